@@ -1,0 +1,77 @@
+"""Metrics of every validation case, averaged into ``engine.state.metrics``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+from torch.nn import functional
+
+from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather, is_main_rank
+from bundle.handlers.files import write_atomically
+from bundle.metrics import case_metrics, diversity, summarise
+
+__all__ = ["CaseMetrics", "case_row", "thumbnail"]
+
+
+class CaseMetrics:
+    """Collects one row of `bundle.metrics.case_metrics` per case and writes their summary when the pass is completed.
+
+    Attach it to a MONAI ``SupervisedEvaluator`` as the first of its handlers, so that those after it find
+    ``engine.state.metrics`` filled: all names of `bundle.metrics.summarise` and ``diversity``. Under torch.distributed
+    the rows of all ranks are joined, each case once, and every rank gets the same figures. With no case at all nothing
+    is written.
+
+    Args:
+        csv_path: also write the rows of the last pass there (rank 0).
+        pixel_mm: side of a pixel in mm for the ring around lesions; see `bundle.metrics.lesion_ring`.
+        prefix: put before the names of the metrics.
+    """
+
+    def __init__(self, csv_path: str | Path | None = None, pixel_mm: float | None = None, prefix: str = "") -> None:
+        self.csv_path = Path(csv_path) if csv_path is not None else None
+        self.pixel_mm = pixel_mm
+        self.prefix = prefix
+        self._own: list[tuple[str, tuple[dict[str, Any], Tensor, Tensor]]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Collect after every iteration, summarise after the epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._summarise)
+
+    def _start(self, _: Engine) -> None:
+        self._own = []
+
+    def _collect(self, engine: Engine) -> None:
+        for case in cases_of(engine):
+            row = case_row(case, case["pred"], self.pixel_mm)
+            self._own.append((case["path"], (row, thumbnail(case["pred"]), thumbnail(case["label"]))))
+
+    def _summarise(self, engine: Engine) -> None:
+        collected = gather(self._own)
+        if not collected:
+            return
+        rows = pd.DataFrame([row for row, _, _ in collected])
+        figures = summarise(rows)
+        preds, labels = (torch.stack(small) for small in ([c[1] for c in collected], [c[2] for c in collected]))
+        figures["diversity"] = diversity(preds, labels)
+        engine.state.metrics.update({f"{self.prefix}{name}": value for name, value in figures.items()})
+        if self.csv_path is not None and is_main_rank():
+            write_atomically(self.csv_path, lambda path: rows.to_csv(path, index=False))
+
+
+def case_row(case: dict[str, Any], pred: Tensor, pixel_mm: float | None = None) -> dict[str, Any]:
+    """The strings that name the case, then its metrics as numbers. ``pred`` is ``(1, 1, W, H)``."""
+    figures = case_metrics(pred, case["label"], case["image"], case["label_mask"], pixel_mm)
+    values = torch.stack(list(figures.values()))[:, 0].tolist()
+    return {key: case[key] for key in CASE_COLUMNS} | dict(zip(figures, values, strict=True))
+
+
+def thumbnail(x: Tensor) -> Tensor:
+    """``(1, 1, W, H)`` averaged to 32 x 32 on the CPU: enough to compare whole images of many cases."""
+    return functional.adaptive_avg_pool2d(x, 32)[0, 0].cpu()

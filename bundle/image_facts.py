@@ -1,0 +1,97 @@
+"""What the data check needs to know of one image file, found in one pass over its pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bundle.reader import ImageFileError, read_pixels
+
+__all__ = ["ImageFacts", "image_facts", "read_facts"]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Facts of one decoded image.
+
+    Attributes:
+        shape: (W, H) in pixels.
+        low: smallest stored value.
+        high: largest stored value.
+        finite: False if any pixel is NaN or infinite; ``low`` and ``high`` are then 0.
+        binary: every pixel is 0 or ``high`` (the whole picture may be one of them).
+        centroid: horizontal grey-value centroid above ``low``, -1 (left edge) to 1 (right edge); 0 for a constant.
+        digest: equal for equal pixels in equal shape and number type.
+    """
+
+    shape: tuple[int, int]
+    low: float
+    high: float
+    finite: bool
+    binary: bool
+    centroid: float
+    digest: str
+
+    @property
+    def constant(self) -> bool:
+        """Whether all pixels have one value."""
+        return self.finite and self.low == self.high
+
+
+def image_facts(path: str | Path) -> ImageFacts:
+    """Decode the file at ``path`` once and describe it.
+
+    Raises:
+        ImageFileError: as ``bundle.reader.read_pixels``.
+    """
+    pixels = read_pixels(path)
+    if pixels.size == 0:
+        raise ImageFileError(path, f"holds no pixel (shape {pixels.shape})", "Write the image again from its source")
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16)
+    digest.update(f"{pixels.shape}{pixels.dtype}".encode())
+    finite = pixels.dtype.kind in "biu" or bool(np.isfinite(pixels).all())
+    low, high = (float(pixels.min()), float(pixels.max())) if finite else (0.0, 0.0)
+    return ImageFacts(
+        shape=(pixels.shape[0], pixels.shape[1]),
+        low=low,
+        high=high,
+        finite=finite,
+        binary=finite and low >= 0 and not bool(((pixels != 0) & (pixels != high)).any()),
+        centroid=_centroid(pixels, low) if finite and low < high else 0.0,
+        digest=digest.hexdigest(),
+    )
+
+
+def _centroid(pixels: NDArray[Any], low: float) -> float:
+    columns = pixels.mean(axis=1, dtype=np.float64) - low
+    return float((columns * np.linspace(-1.0, 1.0, len(columns))).sum() / columns.sum())
+
+
+def _facts_or_error(path: Path) -> ImageFacts | ImageFileError:
+    try:
+        return image_facts(path)
+    except ImageFileError as error:
+        return error
+
+
+def read_facts(paths: Iterable[Path], progress: bool = True) -> dict[Path, ImageFacts | ImageFileError]:
+    """The facts of every file, each read once, or the error that kept it from being read.
+
+    Args:
+        paths: files; repeated ones are read once.
+        progress: show a bar, on a terminal and when it takes longer than a second.
+    """
+    unique: Collection[Path] = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        found = pool.map(_facts_or_error, unique)
+        bar = tqdm(found, total=len(unique), desc="Checking files", unit="file", delay=1, disable=not progress or None)
+        return dict(zip(unique, bar, strict=True))

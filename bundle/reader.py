@@ -1,0 +1,224 @@
+"""Read one mammogram in any supported format as a (W, H) array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.config.type_definitions import PathLike
+from monai.data.image_reader import ImageReader, ITKReader, NibabelReader, PILReader, PydicomReader
+from monai.data.utils import is_no_channel
+from monai.utils.enums import MetaKeys
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["SUFFIXES", "ImageFileError", "MammogramReader", "file_suffix", "read_pixels"]
+
+#: File suffix (lower case, "" = none) -> the library that reads it.
+SUFFIXES = MappingProxyType(
+    dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"), "pillow")
+    | dict.fromkeys((".nii", ".nii.gz"), "nibabel")
+    | dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), "itk")
+    | dict.fromkeys((".dcm", ".dicom", ".ima", ""), "pydicom")
+)
+#: What is kept of a file's header: geometry only, so that items of different formats form one batch.
+_KEPT_META = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPACE)
+_ONE_CHANNEL_MODES = ("L", "I", "F")
+
+
+class ImageFileError(ValueError):
+    """A file that cannot serve as one mammogram.
+
+    Attributes:
+        path: the file.
+        problem: what was found, and what was expected.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
+        super().__init__(f"{path}: {problem}. {remedy}.")
+        self.path, self.problem, self.remedy = Path(path), problem, remedy
+
+
+class _Loaded(NamedTuple):
+    """What ``MammogramReader.read`` hands to ``get_data``: an opened image, or why there is none."""
+
+    path: str
+    reader: ImageReader | None
+    image: Any
+    error: ImageFileError | None
+
+
+def file_suffix(path: PathLike) -> str:
+    """The lower-case suffix by which the reader is chosen; ``.nii.gz`` counts as one.
+
+    A name with an unknown suffix whose content starts as DICOM (as ``1.2.840.10008.1``) counts as having none.
+    """
+    name = Path(path).name.strip().lower()
+    suffix = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    return "" if suffix not in SUFFIXES and _is_dicom(path) else suffix
+
+
+def _is_dicom(path: PathLike) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+class _DicomReader(PydicomReader):
+    """PydicomReader for projection images: spacing without patient geometry, dense tissue always bright."""
+
+    def _get_meta_dict(self, img: Any) -> dict[str, Any]:
+        """The distance of rows and of columns in mm (for the magnified breast, at the detector), or 1."""
+        spacing = [float(distance) for distance in img.get("PixelSpacing") or img.get("ImagerPixelSpacing") or ()]
+        usable = len(spacing) == 2 and min(spacing) > 0
+        return {"spacing": spacing if usable else [1.0, 1.0]}
+
+    def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> NDArray[np.float64]:
+        rows, columns = metadata["spacing"]
+        affine = np.eye(4)
+        affine[:2, :2] = [[0.0, columns], [rows, 0.0]]  # PydicomReader exchanges the axes afterwards
+        return affine
+
+    def _get_array_data(self, img: Any, filename: Any) -> NDArray[Any]:
+        pixels: NDArray[Any] = super()._get_array_data(img, filename)  # type: ignore[no-untyped-call]
+        shape = str(img.get("PresentationLUTShape", "")).upper()
+        if img.get("PhotometricInterpretation") != "MONOCHROME1" and shape != "INVERSE":
+            return pixels
+        bits, signed = int(img.BitsStored), int(img.PixelRepresentation)
+        lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        ends = (lowest + highest) * float(img.get("RescaleSlope", 1)) + 2 * float(img.get("RescaleIntercept", 0))
+        return np.asarray(ends - pixels.astype(np.float32), dtype=np.float32)
+
+
+def _one_page(image: Image.Image) -> Image.Image:
+    """Decode a Pillow image now (a truncated file must fail here) in a mode that holds grey values."""
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise ValueError(f"{pages} pages in one file, expected one")
+    image.load()
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in _ONE_CHANNEL_MODES or image.mode.startswith("I;16") or image.mode in ("LA", "RGB", "RGBA"):
+        return image
+    return image.convert("RGB")
+
+
+def _new_reader(suffix: str) -> ImageReader:
+    """A fresh MONAI reader: they keep state between ``read`` and ``get_data``, so threads must not share one."""
+    library = SUFFIXES[suffix]
+    if library == "pillow":
+        return PILReader(converter=_one_page)
+    if library == "nibabel":
+        return NibabelReader()
+    return ITKReader() if library == "itk" else _DicomReader()
+
+
+def _open(path: str) -> _Loaded:
+    suffix = file_suffix(path)
+    if not Path(path).is_file():
+        found = "a folder, expected a file" if Path(path).is_dir() else "no such file"
+        return _Loaded(path, None, None, ImageFileError(path, found, "Correct the path in the datalist"))
+    if suffix not in SUFFIXES:
+        known = " ".join(name or "(none: DICOM)" for name in SUFFIXES)
+        return _Loaded(path, None, None, ImageFileError(path, f"unknown suffix {suffix!r}", f"Use one of {known}"))
+    try:
+        reader = _new_reader(suffix)
+        return _Loaded(path, reader, reader.read(path), None)
+    except Exception as error:  # the decoders raise whatever they like
+        return _Loaded(path, None, None, _unreadable(path, suffix, error))
+
+
+def _unreadable(path: str, suffix: str, error: Exception) -> ImageFileError:
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    size = Path(path).stat().st_size
+    return ImageFileError(
+        path,
+        f"cannot be decoded as {suffix or 'DICOM'} by {SUFFIXES[suffix]} ({size} bytes): {reason}",
+        "The file is damaged or not an image: copy it again from its source, or leave the case out",
+    )
+
+
+def _one_channel(path: str, pixels: NDArray[Any], channels_last: bool) -> NDArray[Any]:
+    """Bring decoded pixels to (W, H), or raise ``ImageFileError``."""
+    if channels_last and pixels.ndim == 3:
+        colour = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]  # the rest is opacity
+        if (colour != colour[..., :1]).any():
+            raise ImageFileError(path, "a colour image, expected grey values", "Convert it to one grey channel")
+        pixels = colour[..., 0]
+    while pixels.ndim > 2 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim != 2:
+        raise ImageFileError(
+            path, f"an array of shape {pixels.shape}, expected one 2-D image", "Write each view into a file of its own"
+        )
+    return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+
+
+def _decoded(loaded: _Loaded) -> tuple[NDArray[Any], dict[str, Any]]:
+    if loaded.error is not None or loaded.reader is None:
+        raise loaded.error or ImageFileError(loaded.path, "no reader", "Report this as a bug")
+    try:
+        pixels, header = loaded.reader.get_data(loaded.image)
+    except Exception as error:
+        raise _unreadable(loaded.path, file_suffix(loaded.path), error) from error
+    channels_last = not is_no_channel(header.get(MetaKeys.ORIGINAL_CHANNEL_DIM))
+    pixels = _one_channel(loaded.path, np.asarray(pixels), channels_last)
+    meta = {key.value: header[key] for key in _KEPT_META if key in header}
+    meta[MetaKeys.SPATIAL_SHAPE.value] = np.asarray(pixels.shape)
+    meta[MetaKeys.ORIGINAL_CHANNEL_DIM.value] = float("nan")
+    return pixels, meta
+
+
+def read_pixels(path: str | Path) -> NDArray[Any]:
+    """The stored grey values of one image file.
+
+    Args:
+        path: a file whose suffix is in ``SUFFIXES``.
+
+    Returns:
+        (W, H) array in the file's own number type: x to the right first, y downwards second. DICOM files come with
+        their rescale slope applied and MONOCHROME1 inverted, so that dense tissue is bright; no window is applied.
+
+    Raises:
+        ImageFileError: missing, damaged, of an unknown kind, coloured, or not one 2-D image.
+    """
+    return _decoded(_open(str(path)))[0]
+
+
+class MammogramReader(ImageReader):
+    """MONAI image reader that chooses the library by the file's suffix and always gives one (W, H) image.
+
+    MONAI's automatic choice depends on what is installed (with itk it gives (W, H, 1) for one DICOM file). Use it as
+    ``LoadImaged(keys=..., reader="bundle.reader.MammogramReader")``. Trailing axes of size one are dropped, grey
+    stored as RGB(A) becomes one channel, 16 bits are kept; the metadata are the affine and the shape only.
+
+    Errors are raised from ``get_data``: ``LoadImage`` answers an error in ``read`` by silently trying other readers.
+    """
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether this reader takes the file, or all of the files."""
+        names = [filename] if isinstance(filename, (str, os.PathLike)) else filename
+        return all(file_suffix(name) in SUFFIXES for name in names)
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> _Loaded:
+        """Open one file. ``data`` is a path, or a sequence holding one path."""
+        names = [data] if isinstance(data, (str, os.PathLike)) else list(data)
+        if len(names) != 1:
+            error = ImageFileError(str(names[:1]), f"{len(names)} files for one image, expected one", "Give one path")
+            return _Loaded(str(names[:1]), None, None, error)
+        return _open(str(names[0]))
+
+    def get_data(self, img: _Loaded) -> tuple[NDArray[Any], dict[str, Any]]:
+        """The pixels, (W, H), and the metadata of what ``read`` opened.
+
+        Raises:
+            ImageFileError: as ``read_pixels``.
+        """
+        return _decoded(img)

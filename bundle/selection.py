@@ -1,0 +1,96 @@
+"""Choice of the best generator during training and early stopping."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch import nn
+
+from bundle.checkpoint import save_atomically
+from bundle.trainer import CycleGANTrainer, unwrap
+
+__all__ = ["BestModel"]
+
+logger = logging.getLogger("cesm")
+
+
+class BestModel:
+    """Write the generator with the lowest validation error, and stop when it no longer falls.
+
+    As in the paper group's released code, epochs up to ``warmup_epochs`` count neither as best nor towards ``patience``.
+    So that a short or interrupted training leaves weights all the same, the best of the warm-up is written too and is
+    replaced by the first epoch after it. Without a validation set the newest generator is written after every epoch.
+
+    ``path`` is the raw state dict of ``network``, which MONAI Label, Deploy and the model zoo load as it is.
+    ``networks_path`` holds all four networks of that epoch, from which a second training stage starts.
+
+    Args:
+        evaluator: the validation engine; its ``state.metrics[metric]`` is compared.
+        network: the served generator LE -> DES.
+        path: where the weights go.
+        networks_path: where all four networks go, see :func:`bundle.checkpoint.load_networks`.
+        metric: name of an error, lower is better.
+        warmup_epochs: epochs before the selection starts, 50 in the released code.
+        patience: validations without a new best before the training stops, 50 in the released code; 0 never stops.
+        interval: epochs between two validations.
+    """
+
+    def __init__(
+        self,
+        evaluator: Engine,
+        network: nn.Module,
+        path: str | Path,
+        networks_path: str | Path,
+        metric: str = "mae",
+        warmup_epochs: int = 50,
+        patience: int = 50,
+        interval: int = 1,
+    ) -> None:
+        self.evaluator, self.network, self.metric = evaluator, network, metric
+        self.path, self.networks_path = Path(path), Path(networks_path)
+        self.warmup_epochs, self.patience, self.interval = warmup_epochs, patience, interval
+        self.best = math.inf
+        self.best_epoch = 0
+        self.waited = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer, after its ``ValidationHandler``."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._compare)
+
+    def _compare(self, trainer: CycleGANTrainer) -> None:
+        epoch = trainer.state.epoch
+        if not self.evaluator.state.epoch_length:
+            self._accept(trainer, math.inf)
+            return
+        value = float(self.evaluator.state.metrics[self.metric])
+        first_after_warmup = self.best_epoch <= self.warmup_epochs < epoch
+        if first_after_warmup or value < self.best or self.best_epoch == 0:
+            self._accept(trainer, value)
+        elif epoch > self.warmup_epochs:
+            self.waited += 1
+        if self.patience and self.waited >= self.patience:
+            logger.info(f"early stop: validation {self.metric} has not fallen below {self.best:.5f} of epoch "
+                        f"{self.best_epoch} for {self.waited} validations")  # fmt: skip
+            trainer.terminate()
+
+    def _accept(self, trainer: CycleGANTrainer, value: float) -> None:
+        self.best, self.best_epoch, self.waited = value, trainer.state.epoch, 0
+        if not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0):
+            weights = {name: tensor.detach().cpu() for name, tensor in unwrap(self.network).state_dict().items()}
+            save_atomically(weights, self.path)
+            states = {name: network.state_dict() for name, network in trainer.networks.items()}
+            save_atomically(states, self.networks_path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best value, its epoch, and the validations waited since."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.best, self.best_epoch = float(state["best"]), cast(int, state["best_epoch"])
+        self.waited = cast(int, state["waited"])

@@ -1,0 +1,270 @@
+"""The training engine: one optimisation step of Seg-CycleGAN inside MONAI's supervised trainer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from ignite.engine import Events
+from monai.data import MetaTensor
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from bundle.image_pool import ImagePool
+from bundle.losses import CycleGANImages, DiscriminatorObjective, GeneratorObjective
+
+__all__ = ["CycleGANTrainer", "constant_then_linear", "unwrap"]
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside a distributed wrapper, or the network itself."""
+    return cast(nn.Module, network.module) if isinstance(network, DistributedDataParallel) else network
+
+
+def constant_then_linear(optimizer: Optimizer, max_epochs: int, decay: float = 0.0) -> LambdaLR:
+    """Keep the learning rate, then let it fall linearly towards 0 over the last part of the epochs (Zhu et al. 2017).
+
+    Args:
+        optimizer: whose learning rate is scheduled, stepped once an epoch.
+        max_epochs: epochs of the whole training.
+        decay: share of the epochs, at the end, over which the rate falls: 0 keeps it constant as the paper does,
+            0.5 is the original CycleGAN.
+
+    Raises:
+        ValueError: if ``decay`` is not in [0, 1].
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay is {decay}; it is a share of the epochs and must lie in [0, 1]")
+    falling = int(decay * max_epochs)
+    return LambdaLR(optimizer, lambda epoch: min(1.0, max(0.0, (max_epochs + 1 - epoch) / (falling + 1))))
+
+
+class CycleGANTrainer(SupervisedTrainer):
+    """Train two generators and two discriminators, with lesion masks where cases have them.
+
+    Per step: translate, reconstruct, one generator update, one update of both discriminators. Identity and translation
+    run as one batch through a generator, and so do real and generated images through a discriminator: instance norm
+    works per image, so this is exact. No value is read back from the device inside a step.
+
+    ``engine.state.output`` holds ``image``, ``label``, ``pred`` (``fake_B``), ``loss`` (the generators' total), every term
+    of the objective with its weight, and ``D_A``, ``D_B``; all detached.
+
+    Args:
+        device: where to train.
+        max_epochs: epochs to run.
+        train_data_loader: batches with ``image`` (LE), ``label`` (DES), each ``(B, 1, W, H)`` in [0, 1], and optionally
+            ``mask`` and ``label_mask`` (lesions drawn on each; a missing ``label_mask`` is ``mask``, a missing ``mask``
+            is empty).
+        network: the served generator LE -> DES, ``G_AB``.
+        generator_ba: the generator DES -> LE.
+        discriminator_a: judges LE images.
+        discriminator_b: judges DES images.
+        optimizer: of both generators.
+        discriminator_optimizer: of both discriminators.
+        loss_function: the generators' named terms.
+        discriminator_loss: of one discriminator.
+        pool_size: images each discriminator's history keeps, see :class:`~bundle.image_pool.ImagePool`.
+        seed: of the image pools.
+        amp: compute under autocast, in ``amp_kwargs["dtype"]`` (default bfloat16); float16 scales the losses.
+        channels_last: keep the networks in channels-last memory.
+        kwargs: the other arguments of MONAI's ``SupervisedTrainer``.
+
+    Raises:
+        ValueError: from a step, when ``image`` and ``label`` differ in shape.
+    """
+
+    network: nn.Module
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable[Any],
+        network: nn.Module,
+        generator_ba: nn.Module,
+        discriminator_a: nn.Module,
+        discriminator_b: nn.Module,
+        optimizer: Optimizer,
+        discriminator_optimizer: Optimizer,
+        loss_function: GeneratorObjective,
+        discriminator_loss: DiscriminatorObjective,
+        pool_size: int = 0,
+        seed: int = 0,
+        amp: bool = False,
+        amp_kwargs: dict[str, Any] | None = None,
+        channels_last: bool = True,
+        train_handlers: Sequence[Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        device = torch.device(device)
+        dtype = (amp_kwargs or {}).get("dtype", torch.bfloat16)
+        kwargs = {"decollate": False, "optim_set_to_none": True} | kwargs
+        super().__init__(
+            device, max_epochs, train_data_loader, network, optimizer, loss_function, amp=False, **kwargs
+        )
+        self.amp, self.amp_kwargs = amp, {"dtype": dtype}
+        self.generator_ba, self.discriminator_a, self.discriminator_b = generator_ba, discriminator_a, discriminator_b
+        self.discriminator_optimizer, self.discriminator_loss = discriminator_optimizer, discriminator_loss
+        self.pools = {name: ImagePool(pool_size, seed + i) for i, name in enumerate("AB")}
+        needs_scaling = amp and dtype is torch.float16
+        self.scalers = {name: torch.amp.GradScaler(device.type, enabled=needs_scaling) for name in "GD"}
+        if channels_last:
+            for module in self.networks.values():
+                module.to(memory_format=torch.channels_last)
+        self._follow_epochs()
+        if train_handlers:
+            self._register_handlers(train_handlers)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The four networks without distributed wrappers, by name."""
+        names = ("network", "generator_ba", "discriminator_a", "discriminator_b")
+        return {name: unwrap(getattr(self, name)) for name in names}
+
+    def _follow_epochs(self) -> None:
+        sampler = getattr(self.data_loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            self.add_event_handler(Events.EPOCH_STARTED, lambda engine: sampler.set_epoch(engine.state.epoch))
+
+    def run(self) -> None:
+        """Train from the current epoch to ``max_epochs``; a run that is complete already is left as it is."""
+        if self.state.epoch >= self.state.max_epochs > 0:
+            self.logger.info(f"training is complete: epoch {self.state.epoch} of {self.state.max_epochs}")
+            return
+        super().run()
+
+    def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
+        real_A, real_B, mask_A, mask_B = self._batch(batchdata)
+        for network in (self.network, self.generator_ba, self.discriminator_a, self.discriminator_b):
+            network.train()
+        images, terms = self._update_generators(real_A, real_B, mask_A, mask_B)
+        losses = self._update_discriminators(images)
+        named = {name: value.detach() for name, value in (terms | losses).items()}
+        engine.state.output |= named
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return cast(dict[str, Any], engine.state.output)
+
+    def _batch(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        device, non_blocking = self.state.device, self.non_blocking
+        real_A, real_B = map(_plain, self.prepare_batch(batchdata, device, non_blocking, **self.to_kwargs)[:2])
+        if real_A.shape != real_B.shape:
+            raise ValueError(f"image has shape {tuple(real_A.shape)} and label {tuple(real_B.shape)}; they must agree")
+        mask_A = batchdata.get("mask")
+        mask_B = batchdata.get("label_mask", mask_A)
+        masks = [torch.zeros_like(real_A) if m is None else _plain(m).to(real_A, non_blocking) for m in (mask_A, mask_B)]
+        return real_A, real_B, masks[0], masks[1]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)
+
+    def _update_generators(
+        self, real_A: Tensor, real_B: Tensor, mask_A: Tensor, mask_B: Tensor
+    ) -> tuple[CycleGANImages, dict[str, Tensor]]:
+        judges = [self.networks["discriminator_a"], self.networks["discriminator_b"]]
+        for judge in judges:
+            judge.requires_grad_(False)
+        self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        with self._autocast():
+            images = self._translate(real_A, real_B, mask_A, mask_B)
+            logits = [_full_precision(judges[0](images.fake_A)), _full_precision(judges[1](images.fake_B))]
+        self.state.output = {Keys.IMAGE: real_A, Keys.LABEL: real_B, Keys.PRED: images.fake_B.detach()}
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        terms = self.loss_function(images, *logits)
+        loss = torch.stack(list(terms.values())).sum()
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self._step(loss, self.optimizer, self.scalers["G"])
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        for judge in judges:
+            judge.requires_grad_(True)
+        return images, {Keys.LOSS: loss} | terms
+
+    def _translate(self, real_A: Tensor, real_B: Tensor, mask_A: Tensor, mask_B: Tensor) -> CycleGANImages:
+        if self.loss_function.uses_identity:
+            fake_B, idt_B = self.network(torch.cat((real_A, real_B))).chunk(2)
+            fake_A, idt_A = self.generator_ba(torch.cat((real_B, real_A))).chunk(2)
+        else:
+            fake_B = idt_B = self.network(real_A)
+            fake_A = idt_A = self.generator_ba(real_B)
+        rec_A, rec_B = self.generator_ba(fake_B), self.network(fake_A)
+        generated = map(_full_precision, (fake_A, fake_B, rec_A, rec_B, idt_A, idt_B))
+        return CycleGANImages(real_A, real_B, mask_A, mask_B, *generated)
+
+    def _update_discriminators(self, images: CycleGANImages) -> dict[str, Tensor]:
+        self.discriminator_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        with self._autocast():
+            losses = {
+                "D_A": self._judge(self.discriminator_a, images.real_A, self.pools["A"](images.fake_A)),
+                "D_B": self._judge(self.discriminator_b, images.real_B, self.pools["B"](images.fake_B)),
+            }
+        self._step(losses["D_A"] + losses["D_B"], self.discriminator_optimizer, self.scalers["D"])
+        return losses
+
+    def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        real_logits, fake_logits = _full_precision(discriminator(torch.cat((real, fake)))).chunk(2)
+        return cast(Tensor, self.discriminator_loss(real_logits, fake_logits))
+
+    @staticmethod
+    def _step(loss: Tensor, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as tensors and plain Python, except what is this process's own."""
+        return {
+            "epoch": self.state.epoch,
+            "iteration": self.state.iteration,
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {"G": self.optimizer.state_dict(), "D": self.discriminator_optimizer.state_dict()},
+            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`training_state` returned; raises ``RuntimeError`` when the networks differ."""
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        self.optimizer.load_state_dict(state["optimizers"]["G"])
+        self.discriminator_optimizer.load_state_dict(state["optimizers"]["D"])
+        for name, scaler in self.scalers.items():
+            if state["scalers"][name]:
+                scaler.load_state_dict(state["scalers"][name])
+        self.state.epoch, self.state.iteration = state["epoch"], state["iteration"]
+
+    def process_state(self) -> dict[str, Any]:
+        """The image pools and random numbers of this process (each rank of a distributed run has its own)."""
+        kind, keys, *rest = np.random.get_state(legacy=True)
+        return {
+            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+            "python": random.getstate(),
+        }
+
+    def load_process_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`process_state` returned."""
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][name], self.state.device)
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        random.setstate(state["python"])
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
+def _full_precision(tensor: Tensor) -> Tensor:
+    # Means over an image lose digits in half precision, so every loss is computed in at least float32.
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
