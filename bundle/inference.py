@@ -180,8 +180,8 @@ class VirtualDESWriter:
 
     def __call__(self, engine: Engine) -> None:
         """Write the results of one iteration and add them to the report."""
-        items, outputs = engine.state.batch, engine.state.output
-        self._record(self._write(item, output) for item, output in zip(items, outputs, strict=True))
+        state: Any = engine.state  # ignite types these as what they are before the first iteration
+        self._record(self._write(item, output) for item, output in zip(state.batch, state.output, strict=True))
 
     def close(self) -> Counter[str]:
         """Log how many images were done, skipped and failed, and return these counts; call it after the run.

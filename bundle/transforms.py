@@ -18,7 +18,6 @@ from torch.nn import functional
 __all__ = ["EnsureMasksd", "FitSquared", "RandSharedAffined", "ScaleMammogramd", "chest_wall_side"]
 
 Keys = str | Sequence[str]
-Mode = Literal["bilinear", "nearest"]
 Item = dict[Hashable, Any]
 
 
@@ -27,8 +26,8 @@ def _one_of(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}. Correct it in the config.")
 
 
-def _modes(keys: Sequence[Hashable], mode: Mode | Sequence[Mode]) -> tuple[Mode, ...]:
-    modes: tuple[Mode, ...] = tuple(mode) if not isinstance(mode, str) else (mode,) * len(keys)
+def _modes(keys: Sequence[Hashable], mode: str | Sequence[str]) -> tuple[str, ...]:
+    modes: tuple[str, ...] = tuple(mode) if not isinstance(mode, str) else (mode,) * len(keys)
     if len(modes) != len(keys):
         raise ValueError(f"{len(modes)} modes for {len(keys)} keys. Give one mode, or one for each key.")
     for one in modes:
@@ -75,7 +74,7 @@ class ScaleMammogramd(MapTransform):
         _one_of("scaling", scaling, ("minmax", "window"))
         self.scaling = scaling
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+    def __call__(self, data: Mapping[Any, Any]) -> Item:
         """A copy of the item ``data`` with its ``keys`` in [0, 1]."""
         item = dict(data)
         for key in self.key_iterator(item):
@@ -160,7 +159,7 @@ class FitSquared(MapTransform, InvertibleTransform):
         self,
         keys: Keys,
         spatial_size: int,
-        mode: Mode | Sequence[Mode] = "bilinear",
+        mode: str | Sequence[str] = "bilinear",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -169,7 +168,7 @@ class FitSquared(MapTransform, InvertibleTransform):
         if self.spatial_size < 1:
             raise ValueError(f"spatial_size is {spatial_size}, expected a number of pixels > 0. Correct the config.")
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+    def __call__(self, data: Mapping[Any, Any]) -> Item:
         """A copy of the item ``data`` with its ``keys`` fitted to (1, S, S)."""
         item = dict(data)
         side: str | None = None
@@ -200,7 +199,7 @@ class FitSquared(MapTransform, InvertibleTransform):
         grid[0, 2], grid[1, 2] = (step - 1) / 2 - left, (step - 1) / 2 - top
         return grid
 
-    def inverse(self, data: Mapping[Hashable, Any]) -> Item:
+    def inverse(self, data: Mapping[Any, Any]) -> Item:
         """A copy of the item ``data`` with its ``keys`` back on their source grids."""
         item = dict(data)
         for key in self.key_iterator(item):
@@ -233,11 +232,12 @@ class EnsureMasksd(MapTransform):
         super().__init__(keys, allow_missing_keys=True)
         self.like = like
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+    def __call__(self, data: Mapping[Any, Any]) -> Item:
         """A copy of the item ``data`` with all mask keys present."""
         item = dict(data)
         given = {key: item[key] for key in self.keys if item.get(key) is not None}
-        spare = next(iter(given.values())) if given else _with_pixels(item[self.like], torch.zeros_like(_plain(item[self.like])))
+        image = item[self.like]  # zeros carry its metadata: masks of one batch must all be of one kind
+        spare = next(iter(given.values())) if given else _with_pixels(image, torch.zeros_like(_plain(image)))
         for key in self.keys:
             source = given.get(key, spare)
             item[key] = _with_pixels(source, (_plain(source) > 0).to(torch.float32))
@@ -272,7 +272,7 @@ class RandSharedAffined(Randomizable, MapTransform):
     def __init__(
         self,
         keys: Keys,
-        mode: Mode | Sequence[Mode] = "bilinear",
+        mode: str | Sequence[str] = "bilinear",
         prob: float = 0.3,
         rotate: float = 15.0,
         shift: float = 0.1,
@@ -308,7 +308,7 @@ class RandSharedAffined(Randomizable, MapTransform):
         cos, sin = math.cos(angle) / factor, math.sin(angle) / factor
         self.theta = torch.tensor([[mirror * cos, -mirror * sin, -shift[0]], [sin, cos, -shift[1]]]).float()
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Item:
+    def __call__(self, data: Mapping[Any, Any]) -> Item:
         """A copy of the item ``data`` with its ``keys`` moved by one random map."""
         item = dict(data)
         self.randomize()

@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"make_phantom: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("make_phantom: interrupted; the dataset is incomplete, the same command makes it anew", file=sys.stderr)
+        return 130
     print(f"SYNTHETIC phantom dataset written: {datalist}")
     return 0
 

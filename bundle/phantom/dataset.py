@@ -163,9 +163,6 @@ def assign_folds(people: list[Patient], num_folds: int, seed: int) -> list[int]:
 
 def render_all(tasks: list[ViewTask], workers: int) -> Iterator[dict[str, object]]:
     """Yield the datalist entries of the tasks in order."""
-    if workers == 1:
-        yield from map(write_view, tasks)
-        return
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(write_view, tasks)
 

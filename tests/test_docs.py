@@ -1,0 +1,184 @@
+"""What the documents say exists, and the commands they show run."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+from bundle.phantom import make_phantom
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+#: What `monai.bundle run` itself understands.
+MONAI_OPTIONS = {"config_file", "tracking"}
+#: Makes any documented training a matter of seconds.
+TINY_NETWORK = "--image_size 32 --network_def#width 4 --network_def#blocks 1"
+TINY_TRAINING = "--discriminator_a_def#width 4 --max_epochs 1 --batch_size 4"
+
+
+def commands(page: str) -> list[str]:
+    """The command lines of a page's bash blocks, continued lines joined."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def words(command: str) -> list[str]:
+    return [word.removeprefix(".venv/bin/") for word in shlex.split(command)]
+
+
+def is_bundle_run(command: str) -> bool:
+    return "monai.bundle run" in command
+
+
+def config_of(command: str) -> ConfigParser:
+    listed = words(command)
+    files = listed[listed.index("--config_file") + 1]
+    parser = ConfigParser()
+    parser.read_config([ROOT / name for name in re.findall(r"configs/[\w.]+", files)])
+    return parser
+
+
+ALL_COMMANDS = list(dict.fromkeys(command for page in PAGES for command in commands(page)))
+BUNDLE_RUNS = [command for command in ALL_COMMANDS if is_bundle_run(command)]
+SCRIPT_RUNS = [command for command in ALL_COMMANDS if "scripts/" in command]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8"))
+    missing = [link for link in targets if "://" not in link and not (ROOT / page).parent.joinpath(link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_of_the_bundle_named_in_the_text_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/.])((?:configs|scripts|bundle|docs|tests)/[\w/.-]+\w)", text))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("command", BUNDLE_RUNS)
+def test_a_documented_run_names_existing_configs_workflows_and_options(command: str) -> None:
+    parser = config_of(command)
+    listed = words(command)
+    options = [word[2:] for word in listed[listed.index("run") :] if word.startswith("--")]
+    unknown = [name for name in options if name not in MONAI_OPTIONS and name.replace("#", "::") not in parser]
+    assert unknown == []
+    workflow = listed[listed.index("run") + 1]
+    assert (workflow if not workflow.startswith("--") else "run") in parser
+
+
+def test_options_named_in_the_text_exist_in_the_training_config() -> None:
+    parser = ConfigParser()
+    parser.read_config(ROOT / "configs" / "train.json")
+    pages = [page for page in PAGES if page.startswith("docs/how-to")]
+    named = {name for page in pages for name in re.findall(r"`--([a-z_]+) ", (ROOT / page).read_text(encoding="utf-8"))}
+    assert named
+    assert {name for name in named if name not in parser} - MONAI_OPTIONS == set()
+
+
+@functools.cache
+def help_text(*script: str) -> str:
+    result = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+@pytest.mark.parametrize("command", SCRIPT_RUNS)
+def test_a_documented_script_knows_its_options(command: str) -> None:
+    script, *arguments = words(command)[1:]
+    subcommand = arguments[:1] if script.endswith("prepare_data.py") else []
+    known = help_text(script, *subcommand)
+    assert [word for word in arguments if word.startswith("--") and word not in known] == []
+
+
+@pytest.mark.parametrize("command", [one for one in ALL_COMMANDS if one not in BUNDLE_RUNS + SCRIPT_RUNS])
+def test_any_other_documented_command_is_there(command: str) -> None:
+    program, *arguments = words(command)
+    if program == "make":
+        targets = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert all(re.search(rf"^{target}:", targets, re.MULTILINE) for target in arguments)
+    else:
+        assert program in {"source", "tensorboard"}
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with tiny data in the places the documents speak of; what runs there leaves this one alone."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("bundle", "configs", "scripts"):
+        (root / name).symlink_to(ROOT / name)
+    make_phantom(root / "my", patients=11, size=32, workers=1, progress=False)
+    make_phantom(root / "data" / "phantom", patients=11, size=32, workers=1, progress=False)
+    shutil.copytree(root / "data" / "phantom", root / "data" / "public")
+    return root
+
+
+def execute(command: str, checkout: Path, extra: str = "") -> str:
+    """Run a documented command as it stands, with ``extra`` arguments, in the checkout."""
+    program, *arguments = words(command)
+    start = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}[program]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(checkout)}
+    line = [sys.executable, *start, *arguments, *shlex.split(extra)]
+    result = subprocess.run(
+        line, cwd=checkout, capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert result.returncode == 0, f"{shlex.join(line)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout + result.stderr
+
+
+def the_one(page: str, *parts: str) -> str:
+    """The only command of a page that holds all of these parts."""
+    found = [command for command in commands(page) if all(part in command for part in parts)]
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.mark.slow
+def test_the_commands_for_own_data_run_from_pairing_to_virtual_images(checkout: Path) -> None:
+    train, tiny = "docs/how-to-train.md", f"{TINY_NETWORK} {TINY_TRAINING}"
+    execute(the_one(train, "prepare_data.py"), checkout)
+    assert "0 errors" in execute(the_one(train, "check_data.py"), checkout)
+    execute(the_one(train, "configs/train.json --dataset_dir"), checkout, tiny)
+    assert (checkout / "models" / "model.pt").is_file()
+    resume = execute(the_one("docs/how-to-resume.md", "--resume true"), checkout, f"{tiny} --max_epochs 2")
+    assert "after epoch 1" in resume
+    table = execute(the_one(train, "run evaluating"), checkout, TINY_NETWORK)
+    assert all(name in table for name in ("model", "le_copy", "breast_constant", "mean_des"))
+    page = "docs/how-to-inference.md"
+    done = execute(the_one(page, "my/virtual"), checkout, TINY_NETWORK)
+    assert len(list((checkout / "my" / "virtual").glob("*_virtual_des.png"))) == len(
+        list((checkout / "my/LE").iterdir())
+    )
+    assert ", 0 failed" in done
+
+
+@pytest.mark.slow
+def test_the_commands_of_both_stages_run_one_after_the_other(checkout: Path) -> None:
+    execute(the_one("docs/how-to-train.md", "prepare_data.py"), checkout)
+    for overlay in ("pretrain.yaml", "finetune.yaml"):
+        execute(the_one("docs/how-to-train.md", overlay), checkout, f"{TINY_NETWORK} {TINY_TRAINING}")
+    assert (checkout / "runs" / "finetune" / "checkpoint.pt").is_file()
+
+
+@pytest.mark.slow
+def test_the_command_for_several_processes_runs(checkout: Path) -> None:
+    execute(the_one("docs/how-to-train.md", "prepare_data.py"), checkout)
+    execute(the_one("docs/how-to-multi-gpu.md", "torchrun"), checkout, f"{TINY_NETWORK} {TINY_TRAINING}")
+
+
+@pytest.mark.slow
+def test_the_quickstart_trains_evaluates_and_is_applied(checkout: Path) -> None:
+    card = "docs/README.md"
+    execute(the_one(card, "run training"), checkout, "--max_epochs 1")
+    execute(the_one(card, "run evaluating"), checkout)
+    assert (checkout / "runs" / "quickstart" / "summary.json").is_file()
+    assert ", 0 failed" in execute(the_one("docs/how-to-inference.md", "quickstart"), checkout)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import SupervisedEvaluator
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from bundle.handlers import CaseMetrics, EvaluationSummary, Panels
+from bundle.handlers.cases import gather
+from bundle.handlers.files import json_text, write_atomically
+from bundle.handlers.pictures import Picture, draw
+from bundle.metrics import case_metrics, summarise
+
+SIDE = 48
+
+
+class Dimmed(nn.Module):
+    """A model that returns a darker copy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.7 * x
+
+
+def make_case(index: int, lesion: bool = True) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(index)
+    image = torch.zeros(1, SIDE, SIDE)
+    image[:, :30, 6:42] = 0.4 + 0.2 * torch.rand(1, 30, 36, generator=generator)
+    mask = torch.zeros_like(image)
+    if lesion:
+        mask[:, 12:17, 20:25] = 1
+    label = (0.6 * image + (0.1 + 0.05 * index) * mask).clamp(0, 1)
+    name = f"/data/LE/P{index}_L_CC.png"
+    return {
+        "image": MetaTensor(image, meta={"filename_or_obj": name}),
+        "label": label,
+        "label_mask": mask,
+        "patient_id": f"P{index}",
+        "laterality": "L",
+        "view": "CC",
+    }
+
+
+CASES = [make_case(i, lesion=i != 1) for i in range(5)]
+
+
+def evaluate(handlers: list[Any], cases: list[dict[str, Any]] = CASES, **kwargs: Any) -> SupervisedEvaluator:
+    loader = DataLoader(Dataset(cases), batch_size=2)
+    evaluator = SupervisedEvaluator(torch.device("cpu"), loader, Dimmed(), val_handlers=handlers, **kwargs)
+    evaluator.run()
+    return evaluator
+
+
+def expected_rows(cases: list[dict[str, Any]] = CASES) -> pd.DataFrame:
+    rows = []
+    for case in cases:
+        image, label, mask = (torch.as_tensor(case[key])[None] for key in ("image", "label", "label_mask"))
+        rows.append({name: value.item() for name, value in case_metrics(0.7 * image, label, image, mask).items()})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+def test_case_metrics_of_an_evaluator_are_the_means_over_its_cases(decollate: bool) -> None:
+    found = evaluate([CaseMetrics()], decollate=decollate).state.metrics
+    for name, value in summarise(expected_rows()).items():
+        assert found[name] == pytest.approx(value, rel=1e-5, nan_ok=True), name
+    assert 0 < found["diversity"] < 2
+
+
+def test_case_metrics_start_anew_with_every_run(tmp_path: Path) -> None:
+    loader = DataLoader(Dataset(CASES), batch_size=2)
+    handler = CaseMetrics(csv_path=tmp_path / "rows.csv")
+    evaluator = SupervisedEvaluator(torch.device("cpu"), loader, Dimmed(), val_handlers=[handler])
+    evaluator.run(1)
+    first = dict(evaluator.state.metrics)
+    evaluator.run(2)
+    assert evaluator.state.metrics == pytest.approx(first, nan_ok=True)
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert rows["source"].tolist() == [f"P{i}_L_CC" for i in range(5)]
+    assert rows["lesion_mae"].isna().tolist() == [False, True, False, False, False]
+
+
+def test_cases_need_nothing_but_image_and_label() -> None:
+    bare = [{"image": torch.as_tensor(case["image"]), "label": case["label"]} for case in CASES]
+    found = evaluate([CaseMetrics()], bare).state.metrics
+    assert math.isnan(found["lesion_mae"])
+    assert found["psnr"] == pytest.approx(expected_rows()["psnr"].mean())
+
+
+def test_the_lesion_mask_of_the_low_energy_image_serves_when_the_other_is_missing() -> None:
+    renamed = [{("mask" if k == "label_mask" else k): v for k, v in case.items()} for case in CASES]
+    assert evaluate([CaseMetrics()], renamed).state.metrics["lesion_mae"] == pytest.approx(
+        expected_rows()["lesion_mae"].mean()
+    )
+
+
+def test_a_validation_set_of_one_case_works() -> None:
+    found = evaluate([CaseMetrics()], CASES[:1]).state.metrics
+    assert math.isnan(found["diversity"])
+    assert found["psnr"] > 0
+
+
+def test_a_case_without_label_is_refused_with_its_keys() -> None:
+    handler = CaseMetrics()
+    evaluator = SupervisedEvaluator(
+        torch.device("cpu"), DataLoader(Dataset([{"image": CASES[0]["image"]}])), Dimmed(), val_handlers=[handler]
+    )
+    with pytest.raises(ValueError, match=r"no label; it has image"):
+        evaluator.run()
+
+
+def test_cases_of_all_ranks_are_joined_and_repeated_ones_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    other_rank = [("/c.png", 3), ("/a.png", 1), ("", 4)]
+
+    def all_gather(parts: list[Any], own: Any) -> None:
+        parts[:] = [own, other_rank]
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather)
+    assert gather([("/a.png", 1), ("/b.png", 2), ("", 5)]) == [1, 2, 5, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    evaluate([EvaluationSummary(folder, DataLoader(Dataset(CASES), batch_size=2), panel_cases=2)])
+    return folder
+
+
+def test_the_summary_has_every_predictor_and_metric_and_is_strict_json(evaluation: Path) -> None:
+    def refuse(constant: str) -> float:
+        raise AssertionError(constant)
+
+    summary = json.loads((evaluation / "summary.json").read_text(), parse_constant=refuse)
+    assert list(summary) == ["model", "le_copy", "breast_constant", "mean_des"]
+    for figures in summary.values():
+        assert {"psnr", "ssim", "breast_psnr", "lesion_mae", "lesion_contrast_r", "vif", "mse"} <= set(figures)
+    assert summary["model"]["psnr"] == pytest.approx(expected_rows()["psnr"].mean())
+    assert summary["breast_constant"]["lesion_contrast_r"] is None
+
+
+def test_the_table_of_cases_names_predictor_patient_and_source(evaluation: Path) -> None:
+    rows = pd.read_csv(evaluation / "cases.csv")
+    assert list(rows.columns[:5]) == ["predictor", "patient_id", "laterality", "view", "source"]
+    assert len(rows) == 4 * len(CASES)
+    model = rows[rows["predictor"] == "model"]
+    np.testing.assert_allclose(model["breast_mae"], expected_rows()["breast_mae"], rtol=1e-5)
+    assert model["source"].tolist() == [f"P{i}_L_CC" for i in range(5)]
+
+
+def test_panels_of_worst_median_and_best_cases_are_pictures(evaluation: Path) -> None:
+    for name in ("worst", "median", "best"):
+        with Image.open(evaluation / "panels" / f"{name}.png") as picture:
+            assert picture.width > picture.height > 300
+
+
+def test_the_printed_table_is_aligned_and_names_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(
+        [
+            EvaluationSummary(
+                tmp_path, [{k: v[None] for k, v in CASES[0].items() if isinstance(v, Tensor)}], panel_cases=1
+            )
+        ]
+    )
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[0].startswith("5 cases, 4 with lesions")
+    table = lines[1 : lines.index(next(line for line in lines if line.startswith("cases ")))]
+    assert len({len(line) for line in table}) == 1
+    assert str(tmp_path / "summary.json") in "\n".join(lines)
+    assert str(tmp_path / "panels" / "best.png") in "\n".join(lines)
+
+
+def test_handlers_are_built_by_a_monai_config(tmp_path: Path) -> None:
+    config = {
+        "handlers": [
+            {"_target_": "bundle.handlers.CaseMetrics", "csv_path": str(tmp_path / "rows.csv")},
+            {"_target_": "bundle.handlers.Panels", "output_dir": str(tmp_path), "count": 2},
+        ]
+    }
+    evaluate(ConfigParser(config).get_parsed_content("handlers"))
+    assert (tmp_path / "rows.csv").is_file()
+    assert (tmp_path / "panels" / "epoch_0001.png").is_file()
+
+
+def test_panels_show_the_same_cases_each_time_lesions_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[list[str]] = []
+
+    def draw_titles(pictures: list[Picture], title: str) -> Figure:
+        shown.append([picture.title for picture in pictures])
+        return draw(pictures[:1], title)
+
+    monkeypatch.setattr("bundle.handlers.panels.draw", draw_titles)
+    with SummaryWriter(str(tmp_path / "tensorboard")) as writer:
+        handler = Panels(tmp_path, count=5, interval=2, summary_writer=writer)
+        loader = DataLoader(Dataset(CASES), batch_size=2)
+        evaluator = SupervisedEvaluator(torch.device("cpu"), loader, Dimmed(), val_handlers=[handler])
+        for epoch in (1, 2, 3):
+            evaluator.run(epoch)
+    assert shown == [["P0 L CC", "P2 L CC", "P3 L CC", "P4 L CC", "P1 L CC"]] * 2
+    names = sorted(path.name for path in (tmp_path / "panels").iterdir())
+    assert names == ["epoch_0001.png", "epoch_0003.png"]
+    assert sum(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir()) > 10_000
+
+
+def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail(unfinished: Path) -> None:
+        unfinished.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_and_infinity_become_null() -> None:
+    assert json.loads(json_text({"a": math.nan, "b": [math.inf, 1.5], 3: Path("x")})) == {
+        "a": None,
+        "b": [None, 1.5],
+        "3": "x",
+    }

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.data import checked_cases, section_cases
+from scripts import prepare_data
+
+PATTERN = r"(?P<patient>P\d+)_(?P<laterality>L|R)_(?P<view>CC|MLO)"
+NAMES = [f"P{patient}_{side}_{view}" for patient in range(8) for side in "LR" for view in ("CC", "MLO")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for part in ("LE", "DES", "mask"):
+        (tmp_path / part).mkdir()
+        for name in NAMES if part != "mask" else NAMES[::3]:
+            grey = random.integers(0, 256, (20, 20)).astype(np.uint8)
+            Image.fromarray(grey if part != "mask" else (grey > 128) * np.uint8(255)).save(
+                tmp_path / part / f"{name}.png"
+            )
+    return tmp_path
+
+
+def command(folder: Path, *more: str, pattern: bool = True, output: Path | None = None) -> list[str]:
+    words = ["pairs", "--image-dir", str(folder / "LE"), "--label-dir", str(folder / "DES")]
+    words += ["--mask-dir", str(folder / "mask"), "--output", str(output or folder), "--quiet"]
+    return [*words, *(("--pattern", PATTERN) if pattern else ()), *more]
+
+
+def datalist(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "datalist.json").read_text())
+    return content
+
+
+def test_pairs_become_a_checked_datalist(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare_data.main(command(folder, "--folds", "4")) == 0
+    content = datalist(folder)
+    assert (content["synthetic"], content["num_folds"], len(content["cases"])) == (False, 4, 32)
+    assert content["cases"][0] == {
+        "image": "LE/P0_L_CC.png",
+        "label": "DES/P0_L_CC.png",
+        "mask": "mask/P0_L_CC.png",
+        "patient_id": "P0",
+        "laterality": "L",
+        "view": "CC",
+        "fold": content["cases"][0]["fold"],
+        "image_window": [127.5, 255.0],
+        "label_window": [127.5, 255.0],
+    }
+    assert "mask" not in content["cases"][1]
+    assert "32 pairs of 8 patients, 11 with a lesion mask" in capsys.readouterr().out
+
+
+def test_folds_share_no_patient_and_spread_the_lesions(folder: Path) -> None:
+    prepare_data.main(command(folder, "--folds", "4"))
+    cases = checked_cases(folder)
+    folds = [section_cases(cases, fold, "test") for fold in range(4)]
+    assert sum(len({case["patient_id"] for case in part}) for part in folds) == 8
+    assert all(2 <= sum("mask" in case for case in part) <= 4 for part in folds)
+
+
+def test_the_same_command_gives_the_same_bytes_and_the_seed_changes_the_folds(folder: Path) -> None:
+    written = []
+    for seed in ("0", "0", "1"):
+        assert prepare_data.main(command(folder, "--folds", "4", "--seed", seed)) == 0
+        written.append((folder / "datalist.json").read_bytes())
+    assert written[0] == written[1] != written[2]
+    assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []
+
+
+def test_files_outside_the_dataset_folder_are_named_absolutely_and_not_copied(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    assert prepare_data.main(command(folder, "--folds", "4", output=output)) == 0
+    assert datalist(output)["cases"][0]["image"] == str(folder / "LE/P0_L_CC.png")
+    assert [file.name for file in output.iterdir()] == ["datalist.json"]
+
+
+def test_windows_are_kept_and_16_bit_files_get_none_by_default(folder: Path) -> None:
+    for file in (folder / "LE").iterdir():
+        Image.fromarray(np.asarray(Image.open(file)).astype(np.uint16) * 9).save(file)
+    assert prepare_data.main(command(folder, "--folds", "4", "--label-window", "100", "50")) == 0
+    case = datalist(folder)["cases"][0]
+    assert "image_window" not in case
+    assert case["label_window"] == [100.0, 50.0]
+
+
+def test_a_table_gives_the_names_the_information_and_what_to_leave_out(folder: Path) -> None:
+    rows = ["file,who,side,projection,birads,iou"]
+    for number, name in enumerate(NAMES):
+        patient, side, view = name.split("_")
+        rows.append(
+            f"{name},{patient},{'left' if side == 'L' else 'right'},{view.lower()},5,{['0.95', '0.5', ''][number % 3]}"
+        )
+    (folder / "index.csv").write_text("\n".join(rows))
+    table = ["--table", str(folder / "index.csv"), "--name-column", "file", "--patient-column", "who"]
+    table += ["--laterality-column", "side", "--view-column", "projection", "--info-columns", "birads", "iou"]
+    more = [*table, "--exclude-below", "iou", "0.9", "--folds", "3"]
+    assert prepare_data.main(command(folder, *more, pattern=False)) == 0
+    cases = datalist(folder)["cases"]
+    assert [Path(case["image"]).stem for case in cases] == [
+        name for number, name in enumerate(NAMES) if number % 3 == 0
+    ]
+    assert (cases[0]["laterality"], cases[0]["view"], cases[0]["info"]) == ("L", "CC", {"birads": "5", "iou": "0.95"})
+
+
+def test_unmatched_files_and_odd_names_are_all_named_and_nothing_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "LE/P0_L_CC.png").rename(folder / "LE/extra.png")
+    (folder / "mask/P0_R_MLO.png").rename(folder / "mask/P9_R_CC.png")
+    for part in ("LE", "DES"):
+        (folder / part / "P7_R_CC.png").rename(folder / part / "P7_R_XCC.png")
+    assert prepare_data.main(command(folder)) == 1
+    printed = capsys.readouterr().err
+    for expected in (
+        "LE/extra.png: no label",
+        "DES/P0_L_CC.png: no image",
+        "mask/P9_R_CC.png: no image",
+        "P7_R_XCC: the name does not match --pattern",
+        "--skip-unmatched",
+    ):
+        assert expected in printed
+    assert not (folder / "datalist.json").exists()
+
+
+def test_unmatched_files_can_be_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "DES/P0_L_CC.png").unlink()
+    assert prepare_data.main(command(folder, "--skip-unmatched", "--folds", "4")) == 0
+    assert "left out" in capsys.readouterr().err
+    assert len(datalist(folder)["cases"]) == 31
+
+
+def test_names_that_differ_in_a_part_are_matched_without_it(folder: Path) -> None:
+    for part, mark in (("LE", "DM"), ("DES", "CM")):
+        for file in list((folder / part).iterdir()):
+            file.rename(file.with_name(f"{file.stem}_{mark} .png"))
+    assert prepare_data.main(command(folder, "--ignore", "_(DM|CM)", "--folds", "4")) == 0
+    assert datalist(folder)["cases"][0]["label"] == "DES/P0_L_CC_CM .png"
+
+
+def test_bad_images_keep_an_earlier_datalist(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prepare_data.main(command(folder, "--folds", "4")) == 0
+    before = (folder / "datalist.json").read_bytes()
+    (folder / "DES/P0_L_CC.png").write_text("not an image")
+    assert prepare_data.main(command(folder, "--folds", "3")) == 1
+    assert "DES/P0_L_CC.png" in capsys.readouterr().err
+    assert (folder / "datalist.json").read_bytes() == before
+    assert sorted(file.name for file in folder.iterdir() if file.is_file()) == ["datalist.json"]
+
+
+@pytest.mark.parametrize(
+    ("more", "pattern", "message"),
+    [
+        (["--folds", "9"], True, "expected 3 to 8 (the number of patients)"),
+        ([], False, "Give --pattern or --table"),
+        (["--pattern", "(?P<patient>P)"], False, "lacks the named groups laterality, view"),
+        (["--pattern", "("], False, "is not a regular expression"),
+        (["--exclude-below", "iou", "0.9"], True, "--exclude-below needs --table"),
+        (["--label-mask-dir", "/nowhere"], True, "/nowhere is not a folder"),
+    ],
+)
+def test_a_wrong_command_is_explained(
+    more: list[str], pattern: bool, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare_data.main(command(folder, *more, pattern=pattern)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_table_without_the_columns_is_explained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "index.csv").write_text("name,side\nP0_L_CC,L\n")
+    assert prepare_data.main(command(folder, "--table", str(folder / "index.csv"), pattern=False)) == 2
+    assert "has no column patient, laterality, view; it has: name, side" in capsys.readouterr().err
+
+
+def test_the_real_pairs_are_taken(shared_data: Path, tmp_path: Path) -> None:
+    root = shared_data / "cdd-cesm-512"
+    words = ["pairs", "--image-dir", f"{root}/LE", "--label-dir", f"{root}/DES", "--mask-dir", f"{root}/mask_LE"]
+    words += ["--label-mask-dir", f"{root}/mask_DES", "--table", f"{root}/index.csv", "--laterality-column", "side"]
+    assert (
+        prepare_data.main([*words, "--exclude-below", "breast_iou", "0.9", "--output", str(tmp_path), "--quiet"]) == 0
+    )
+    content = datalist(tmp_path)
+    assert len(content["cases"]) == 228
+    assert {case["fold"] for case in content["cases"]} == set(range(10))
