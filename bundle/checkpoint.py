@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import pickle
@@ -15,7 +16,7 @@ from ignite.engine import Engine, Events
 
 from bundle.trainer import CycleGANTrainer
 
-__all__ = ["TrainingCheckpoint", "load_networks", "save_atomically"]
+__all__ = ["TrainingCheckpoint", "fingerprint", "load_networks", "save_atomically"]
 
 logger = logging.getLogger("cesm")
 
@@ -36,6 +37,15 @@ def save_atomically(content: object, path: str | Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def fingerprint(trainer: CycleGANTrainer) -> str:
+    """SHA-256 over all parameters of the four networks: equal networks, equal text."""
+    digest = hashlib.sha256()
+    for network in trainer.networks.values():
+        for parameter in network.parameters():
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_networks(trainer: CycleGANTrainer, path: str | Path | None) -> None:
@@ -99,8 +109,14 @@ class TrainingCheckpoint:
             self.save(engine)
 
     def save(self, trainer: CycleGANTrainer) -> None:
-        """Write the state of ``trainer`` and ``objects``; every rank must call it."""
-        ranks = _gather(trainer.process_state())
+        """Write the state of ``trainer`` and ``objects``; every rank must call it.
+
+        Raises:
+            RuntimeError: if the processes of a distributed training no longer have the same networks.
+        """
+        ranks = _gather(trainer.process_state() | {"fingerprint": fingerprint(trainer)})
+        if len({rank["fingerprint"] for rank in ranks}) > 1:
+            raise RuntimeError("the processes' networks differ; wrap all four in DistributedDataParallel")
         if _rank() > 0:
             return
         state = trainer.training_state() | {"ranks": ranks}

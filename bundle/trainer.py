@@ -54,8 +54,12 @@ class CycleGANTrainer(SupervisedTrainer):
     run as one batch through a generator, and so do real and generated images through a discriminator: instance norm
     works per image, so this is exact. No value is read back from the device inside a step.
 
-    ``engine.state.output`` holds ``image``, ``label``, ``pred`` (``fake_B``), ``loss`` (the generators' total), every term
-    of the objective with its weight, and ``D_A``, ``D_B``; all detached.
+    ``engine.state.output`` is a list of one dictionary, as MONAI's ``from_engine`` reads it, with ``image``, ``label``,
+    ``pred`` (``fake_B``), ``loss`` (the generators' total), every term of the objective with its weight, and ``D_A``,
+    ``D_B``; all detached.
+
+    The networks are quickest in channels-last memory. Change the memory format before a network is wrapped in
+    ``DistributedDataParallel``: afterwards the wrapper would exchange scrambled gradients.
 
     Args:
         device: where to train.
@@ -74,7 +78,6 @@ class CycleGANTrainer(SupervisedTrainer):
         pool_size: images each discriminator's history keeps, see :class:`~bundle.image_pool.ImagePool`.
         seed: of the image pools.
         amp: compute under autocast, in ``amp_kwargs["dtype"]`` (default bfloat16); float16 scales the losses.
-        channels_last: keep the networks in channels-last memory.
         kwargs: the other arguments of MONAI's ``SupervisedTrainer``.
 
     Raises:
@@ -100,7 +103,6 @@ class CycleGANTrainer(SupervisedTrainer):
         seed: int = 0,
         amp: bool = False,
         amp_kwargs: dict[str, Any] | None = None,
-        channels_last: bool = True,
         train_handlers: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -116,9 +118,6 @@ class CycleGANTrainer(SupervisedTrainer):
         self.pools = {name: ImagePool(pool_size, seed + i) for i, name in enumerate("AB")}
         needs_scaling = amp and dtype is torch.float16
         self.scalers = {name: torch.amp.GradScaler(device.type, enabled=needs_scaling) for name in "GD"}
-        if channels_last:
-            for module in self.networks.values():
-                module.to(memory_format=torch.channels_last)
         self._follow_epochs()
         if train_handlers:
             self._register_handlers(train_handlers)
@@ -141,7 +140,7 @@ class CycleGANTrainer(SupervisedTrainer):
             return
         super().run()
 
-    def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
+    def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         real_A, real_B, mask_A, mask_B = self._batch(batchdata)
         for network in (self.network, self.generator_ba, self.discriminator_a, self.discriminator_b):
             network.train()
@@ -150,7 +149,7 @@ class CycleGANTrainer(SupervisedTrainer):
         named = {name: value.detach() for name, value in (terms | losses).items()}
         engine.state.output |= named
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return cast(dict[str, Any], engine.state.output)
+        return [engine.state.output]
 
     def _batch(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         device, non_blocking = self.state.device, self.non_blocking

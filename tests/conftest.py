@@ -88,9 +88,9 @@ def make_trainer() -> Callable[..., CycleGANTrainer]:
         dtype: torch.dtype = torch.float64, learning_rate: float = 1e-3, **options: Any
     ) -> CycleGANTrainer:
         torch.manual_seed(0)
-        trainer_options = {k: options.pop(k) for k in ("pool_size", "amp", "amp_kwargs", "channels_last") if k in options}
-        generators = [ResnetGenerator(width=4, blocks=1).to(dtype) for _ in range(2)]
-        judges = [PatchGAN(width=4, layers=1).to(dtype) for _ in range(2)]
+        trainer_options = {k: options.pop(k) for k in ("pool_size", "amp", "amp_kwargs") if k in options}
+        generators = [ResnetGenerator(width=4, blocks=1).to(dtype, memory_format=torch.channels_last) for _ in range(2)]
+        judges = [PatchGAN(width=4, layers=1).to(dtype, memory_format=torch.channels_last) for _ in range(2)]
         optimizers = [
             torch.optim.Adam([p for net in pair for p in net.parameters()], lr=learning_rate, betas=(0.5, 0.999), fused=True)
             for pair in (generators, judges)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -126,7 +128,12 @@ def execute(command: str, checkout: Path, extra: str = "") -> str:
     """Run a documented command as it stands, with ``extra`` arguments, in the checkout."""
     program, *arguments = words(command)
     start = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}[program]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(checkout)}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MPLBACKEND": "Agg",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": str(checkout),
+    }
     line = [sys.executable, *start, *arguments, *shlex.split(extra)]
     result = subprocess.run(
         line, cwd=checkout, capture_output=True, text=True, env=environment, check=False, timeout=300
@@ -159,6 +166,19 @@ def test_the_commands_for_own_data_run_from_pairing_to_virtual_images(checkout: 
         list((checkout / "my/LE").iterdir())
     )
     assert ", 0 failed" in done
+
+
+@pytest.mark.slow
+def test_tracking_with_mlflow_records_losses_and_metrics_without_a_server(checkout: Path) -> None:
+    page = "docs/how-to-train.md"
+    execute(the_one(page, "prepare_data.py"), checkout)
+    extra = (
+        f"{TINY_NETWORK} {TINY_TRAINING} --tracking mlflow --output_dir runs/tracked --model_path runs/tracked/model.pt"
+    )
+    execute(the_one(page, "configs/train.json --dataset_dir"), checkout, extra)
+    with contextlib.closing(sqlite3.connect(checkout / "runs" / "tracked" / "mlruns.db")) as database:
+        recorded = {name for (name,) in database.execute("select distinct key from metrics")}
+    assert {"train_loss", "psnr", "lesion_mae"} <= recorded
 
 
 @pytest.mark.slow

@@ -160,6 +160,12 @@ def test_a_prediction_on_another_grid_is_refused_and_nothing_is_left(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_source_that_itk_cannot_read_is_named_so(tmp_path: Path, pred: NDArray[np.float32]) -> None:
+    (tmp_path / "in.mha").write_text("not an image")
+    with pytest.raises(ValueError, match="itk finds no reader"):
+        write_like_source(pred, tmp_path / "in.mha", tmp_path / "out.mha")
+
+
 def test_dicom_cannot_be_written(tmp_path: Path, pred: NDArray[np.float32]) -> None:
     with pytest.raises(ValueError, match=r"'\.dcm' cannot be written; expected \.png"):
         write_like_source(pred, tmp_path / "a.dcm", tmp_path / "b.dcm")

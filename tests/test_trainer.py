@@ -57,7 +57,7 @@ def plain_step(nets: dict[str, nn.Module], batch: Batch, gamma: float) -> dict[s
 def assert_same_step(trainer: CycleGANTrainer, batch: Batch, gamma: float) -> None:
     plain = {name: with_torch_norm(network) for name, network in trainer.networks.items()}
     expected = plain_step(plain, batch, gamma)
-    output = trainer._iteration(trainer, batch)
+    output = trainer._iteration(trainer, batch)[0]
     for name, value in expected.items():
         torch.testing.assert_close(output[name], value, atol=1e-10, rtol=0)
     for name, network in trainer.networks.items():
@@ -80,7 +80,7 @@ def test_an_update_of_the_generators_does_not_reach_the_discriminators_step(
     make_trainer: MakeTrainer, batch: Batch
 ) -> None:
     still, moving = make_trainer(learning_rate=0.0), make_trainer(learning_rate=0.1)
-    outputs = [trainer._iteration(trainer, batch) for trainer in (still, moving)]
+    outputs = [trainer._iteration(trainer, batch)[0] for trainer in (still, moving)]
     assert torch.equal(outputs[0]["D_A"], outputs[1]["D_A"])
 
 
@@ -95,7 +95,7 @@ def test_gamma_0_ends_with_the_weights_of_training_without_masks(make_trainer: M
 
 def test_the_total_is_the_sum_of_the_named_terms_and_all_are_detached(make_trainer: MakeTrainer, batch: Batch) -> None:
     trainer = make_trainer(gamma=35)
-    output = trainer._iteration(trainer, batch)
+    output = trainer._iteration(trainer, batch)[0]
     names = set(output) - {"image", "label", "pred", "loss", "D_A", "D_B"}
     assert {"G_AB", "cycle_A", "idt_B", "lesion_cycle_A", "lesion_idt_B"} <= names
     torch.testing.assert_close(output["loss"], torch.stack([output[name] for name in names]).sum())
@@ -106,7 +106,7 @@ def test_the_total_is_the_sum_of_the_named_terms_and_all_are_detached(make_train
 def test_one_mask_serves_both_images(make_trainer: MakeTrainer, batch: Batch) -> None:
     both = batch | {"label_mask": batch["mask"]}
     one = {name: batch[name] for name in ("image", "label", "mask")}
-    outputs = [trainer._iteration(trainer, b) for trainer, b in ((make_trainer(), both), (make_trainer(), one))]
+    outputs = [trainer._iteration(trainer, b)[0] for trainer, b in ((make_trainer(), both), (make_trainer(), one))]
     assert torch.equal(outputs[0]["loss"], outputs[1]["loss"])
 
 
@@ -118,7 +118,7 @@ def test_the_discriminators_learn_from_the_pool_not_from_the_fresh_images(
     monkeypatch.setattr(trainer, "pools", {name: lambda _, name=name: old[name] for name in "AB"})
     judge = trainer.networks["discriminator_b"]
     expected = 0.5 * (((judge(batch["label"]) - 1) ** 2).mean() + (judge(old["B"]) ** 2).mean())
-    torch.testing.assert_close(trainer._iteration(trainer, batch)["D_B"], expected.detach())
+    torch.testing.assert_close(trainer._iteration(trainer, batch)[0]["D_B"], expected.detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -128,7 +128,7 @@ def test_a_step_under_autocast_stays_close_to_full_precision(
     single = {name: value.float() for name, value in batch.items()}
     full = make_trainer(torch.float32, learning_rate=0.0)
     half = make_trainer(torch.float32, amp=True, amp_kwargs={"dtype": dtype})
-    outputs = [trainer._iteration(trainer, single) for trainer in (full, half)]
+    outputs = [trainer._iteration(trainer, single)[0] for trainer in (full, half)]
     for name in ("loss", "cycle_A", "lesion_cycle_A", "D_A"):
         assert outputs[1][name].dtype == torch.float32
         torch.testing.assert_close(outputs[0][name], outputs[1][name], rtol=0.005, atol=0.0)

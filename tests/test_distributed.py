@@ -1,0 +1,101 @@
+"""Training with torchrun on two processes (gloo, CPU)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from bundle.checkpoint import fingerprint
+from bundle.losses import DiscriminatorObjective, GeneratorObjective
+from bundle.networks import PatchGAN, ResnetGenerator
+from bundle.trainer import CycleGANTrainer
+from tests.workflow import command, equal_networks, run, train_options
+
+Batch = dict[str, torch.Tensor]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def build(wrap: Callable[[torch.nn.Module], torch.nn.Module], normalisation: str) -> CycleGANTrainer:
+    torch.manual_seed(0)
+    nets = [wrap(net.double().to(memory_format=torch.channels_last)) for net in _networks()]
+    optimizers = [
+        torch.optim.Adam([p for net in pair for p in net.parameters()], lr=1e-3) for pair in (nets[:2], nets[2:])
+    ]
+    objective = GeneratorObjective(gamma=35, normalisation=normalisation)  # type: ignore[arg-type]
+    return CycleGANTrainer("cpu", 1, [], *nets, *optimizers, objective, DiscriminatorObjective())
+
+
+def _networks() -> list[torch.nn.Module]:
+    generators: list[torch.nn.Module] = [ResnetGenerator(width=4, blocks=1) for _ in range(2)]
+    return [*generators, *[PatchGAN(width=4, layers=1) for _ in range(2)]]
+
+
+def two_steps(trainer: CycleGANTrainer, batch: Batch) -> list[dict[str, torch.Tensor]]:
+    """Gradients of two consecutive steps, by network and parameter."""
+    results = []
+    for _ in range(2):
+        trainer._iteration(trainer, batch)
+        named = ((f"{n}.{p}", t) for n, net in trainer.networks.items() for p, t in net.named_parameters())
+        results.append({name: t.grad.clone() for name, t in named if t.grad is not None})
+    return results
+
+
+def rank_main(rank: int, port: int, batch: Batch, normalisation: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    share = {name: value[rank::2] for name, value in batch.items()}
+    torch.save(two_steps(build(DistributedDataParallel, normalisation), share), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("normalisation", ["image", "mask"])
+def test_the_effective_gradient_is_that_of_one_process_on_the_joint_batch(
+    batch: Batch, tmp_path: Path, normalisation: str
+) -> None:
+    four = {name: torch.cat([value, value[:1].flip(3)]) for name, value in batch.items()}
+    mp.spawn(rank_main, (free_port(), four, normalisation, str(tmp_path)), nprocs=2)
+    expected = two_steps(build(lambda net: net, normalisation), four)
+    for rank in (0, 1):
+        for ours, single in zip(torch.load(tmp_path / f"{rank}.pt", weights_only=True), expected, strict=True):
+            assert ours.keys() == single.keys()
+            for name in single:
+                torch.testing.assert_close(ours[name], single[name], atol=1e-10, rtol=0)
+
+
+def torchrun(dataset: Path, output: Path, **options: Any) -> None:
+    line = command("training", "train.json", "multi_gpu_train.json", **train_options(dataset, output, **options))
+    port = ["--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    finished = run("-m", "torch.distributed.run", *port, *line)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+def test_torchrun_trains_equal_networks_and_resumes_exactly(tiny_dataset: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"pool_size": 3, "batch_size": 2}
+    torchrun(tiny_dataset, tmp_path / "whole", max_epochs=2, **options)
+    torchrun(tiny_dataset, tmp_path / "parts", max_epochs=1, **options)
+    torchrun(tiny_dataset, tmp_path / "parts", max_epochs=2, resume="true", **options)
+    assert equal_networks(tmp_path / "whole", tmp_path / "parts")
+    state = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)
+    first, second = (rank["fingerprint"] for rank in state["ranks"])
+    assert first == second
+    assert not torch.equal(*(torch.stack(rank["pools"]["A"]["images"]) for rank in state["ranks"]))
+
+
+def test_networks_that_drifted_apart_are_noticed(make_trainer: Callable[..., CycleGANTrainer]) -> None:
+    one, other = make_trainer(), make_trainer()
+    assert fingerprint(one) == fingerprint(other)
+    next(other.networks["discriminator_b"].parameters()).data[0] += 1e-6
+    assert fingerprint(one) != fingerprint(other)
