@@ -8,7 +8,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -44,7 +44,7 @@ def fingerprint(trainer: CycleGANTrainer) -> str:
     digest = hashlib.sha256()
     for network in trainer.networks.values():
         for parameter in network.parameters():
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -62,7 +62,9 @@ def load_networks(trainer: CycleGANTrainer, path: str | Path | None) -> None:
     if path is None:
         return
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no networks at {path}; run the first stage or set initial_weights to its best_networks.pt")
+        raise FileNotFoundError(
+            f"no networks at {path}; run the first stage or set initial_weights to its best_networks.pt"
+        )
     try:
         states = torch.load(path, map_location=trainer.state.device, weights_only=True)
         for name, network in trainer.networks.items():
@@ -77,8 +79,8 @@ class TrainingCheckpoint:
     """Save the whole training state at the end of epochs and restore it.
 
     The file holds four networks, both optimisers, gradient scalers, image pools, the random numbers of torch, numpy and
-    Python, epoch and iteration, and the state of ``objects`` (schedules, best-model selection). It is written by rank 0;
-    what belongs to one process (pools, random numbers) is kept for each rank.
+    Python, epoch and iteration, and the state of ``objects`` (schedules, best-model selection). Rank 0 writes it; what
+    belongs to one process (pools, random numbers) is kept for each rank.
 
     Args:
         path: of the checkpoint file.
@@ -152,8 +154,8 @@ class TrainingCheckpoint:
     def _restore_process(self, trainer: CycleGANTrainer, ranks: list[Any]) -> None:
         if len(ranks) != _world_size():
             logger.warning(
-                f"{self.path} was written by {len(ranks)} processes and is resumed by {_world_size()}: image pools start "
-                "empty and random numbers anew, so the result differs slightly from an uninterrupted run"
+                f"{self.path} was written by {len(ranks)} processes and is resumed by {_world_size()}: image pools "
+                "start empty and random numbers anew, so the result differs slightly from an uninterrupted run"
             )
             return
         cpu_state = torch.load(self.path, map_location="cpu", weights_only=True)["ranks"][_rank()]
@@ -179,4 +181,4 @@ def _gather(state: dict[str, Any]) -> list[Any]:
         return [state]
     states: list[Any] = [None] * _world_size()
     dist.all_gather_object(states, state)
-    return cast(list[Any], states)
+    return states

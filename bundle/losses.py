@@ -17,7 +17,7 @@ Normalisation = Literal["image", "mask"]
 def masked_mean(error: Tensor, mask: Tensor, normalisation: Normalisation = "image") -> Tensor:
     """Mean of an error map counted inside a mask only.
 
-    ``image``: ``mean(mask * error)`` over all pixels; of an L1 map this is the plain L1 of the masked images (the paper).
+    ``image``: ``mean(mask * error)`` over all pixels; of an L1 map it is the plain L1 of the masked images (the paper).
     ``mask``: per image ``sum(mask * error) / sum(mask)``, 0 for an empty mask, then the mean over images.
 
     Args:
@@ -75,8 +75,8 @@ class CycleGANImages:
 class GeneratorObjective(nn.Module):
     """Adversarial, cycle, identity and lesion terms of the two generators, each already multiplied by its weight.
 
-    ``L_G = L_adv + lambda_cycle L_cyc + lambda_identity L_idt + gamma (L_cyc^seg + L_idt^seg)``: gamma stands beside the
-    lambdas and is not multiplied by them. With gamma 0 the lesion terms are left out, so the step is CycleGAN's.
+    ``L_G = L_adv + lambda_cycle L_cyc + lambda_identity L_idt + gamma (L_cyc^seg + L_idt^seg)``: gamma stands beside
+    the lambdas and is not multiplied by them. With gamma 0 the lesion terms are left out, so the step is CycleGAN's.
 
     Args:
         lambda_cycle: weight of the cycle terms.
@@ -132,7 +132,9 @@ class GeneratorObjective(nn.Module):
         terms = {"G_AB": self.adversarial(logits_B, real=True), "G_BA": self.adversarial(logits_A, real=True)}
         terms |= self._l1_terms("cycle", images, images.rec_A, images.rec_B, self.lambda_cycle, self.gamma_cycle)
         if self.uses_identity:
-            terms |= self._l1_terms("idt", images, images.idt_A, images.idt_B, self.lambda_identity, self.gamma_identity)
+            terms |= self._l1_terms(
+                "idt", images, images.idt_A, images.idt_B, self.lambda_identity, self.gamma_identity
+            )
         return terms
 
     def _l1_terms(
@@ -164,4 +166,5 @@ class DiscriminatorObjective(nn.Module):
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Return the scalar loss of one domain's discriminator."""
         real, fake = self.adversarial(real_logits, real=True), self.adversarial(fake_logits, real=False)
-        return 0.5 * (real + fake)
+        loss: Tensor = 0.5 * (real + fake)
+        return loss

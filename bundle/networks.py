@@ -57,7 +57,8 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the residual to ``x``."""
-        return x + self.conv_block(x)
+        residual: Tensor = self.conv_block(x)
+        return x + residual
 
 
 def _layers(in_channels: int, out_channels: int, width: int, blocks: int) -> list[nn.Module]:
@@ -118,7 +119,8 @@ class ResnetGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Translate ``x`` of shape ``(B, in_channels, W, H)`` into the other domain."""
         if torch.jit.is_scripting() or not (self.checkpointing and x.requires_grad | self.training):
-            return self.model(x)
+            translated: Tensor = self.model(x)
+            return translated
         return self._forward_checkpointed(x)
 
     @torch.jit.unused

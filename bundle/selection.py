@@ -22,9 +22,10 @@ logger = logging.getLogger("cesm")
 class BestModel:
     """Write the generator with the lowest validation error, and stop when it no longer falls.
 
-    As in the paper group's released code, epochs up to ``warmup_epochs`` count neither as best nor towards ``patience``.
-    So that a short or interrupted training leaves weights all the same, the best of the warm-up is written too and is
-    replaced by the first epoch after it. Without a validation set the newest generator is written after every epoch.
+    As in the paper group's released code, epochs up to ``warmup_epochs`` count neither as best nor towards
+    ``patience``. So that a short or interrupted training leaves weights all the same, the best of the warm-up is
+    written too and is replaced by the first epoch after it. Without a validation set the newest generator is written
+    after every epoch.
 
     ``path`` is the raw state dict of ``network``, which MONAI Label, Deploy and the model zoo load as it is.
     ``networks_path`` holds all four networks of that epoch, from which a second training stage starts.

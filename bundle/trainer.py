@@ -85,6 +85,7 @@ class CycleGANTrainer(SupervisedTrainer):
     """
 
     network: nn.Module
+    loss_function: GeneratorObjective
 
     def __init__(
         self,
@@ -109,9 +110,7 @@ class CycleGANTrainer(SupervisedTrainer):
         device = torch.device(device)
         dtype = (amp_kwargs or {}).get("dtype", torch.bfloat16)
         kwargs = {"decollate": False, "optim_set_to_none": True} | kwargs
-        super().__init__(
-            device, max_epochs, train_data_loader, network, optimizer, loss_function, amp=False, **kwargs
-        )
+        super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, amp=False, **kwargs)
         self.amp, self.amp_kwargs = amp, {"dtype": dtype}
         self.generator_ba, self.discriminator_a, self.discriminator_b = generator_ba, discriminator_a, discriminator_b
         self.discriminator_optimizer, self.discriminator_loss = discriminator_optimizer, discriminator_loss
@@ -129,11 +128,11 @@ class CycleGANTrainer(SupervisedTrainer):
         return {name: unwrap(getattr(self, name)) for name in names}
 
     def _follow_epochs(self) -> None:
-        sampler = getattr(self.data_loader, "sampler", None)
+        sampler: Any = getattr(self.data_loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             self.add_event_handler(Events.EPOCH_STARTED, lambda engine: sampler.set_epoch(engine.state.epoch))
 
-    def run(self) -> None:
+    def run(self) -> None:  # type: ignore[override]  # as MONAI's
         """Train from the current epoch to ``max_epochs``; a run that is complete already is left as it is."""
         if self.state.epoch >= self.state.max_epochs > 0:
             self.logger.info(f"training is complete: epoch {self.state.epoch} of {self.state.max_epochs}")
@@ -158,7 +157,9 @@ class CycleGANTrainer(SupervisedTrainer):
             raise ValueError(f"image has shape {tuple(real_A.shape)} and label {tuple(real_B.shape)}; they must agree")
         mask_A = batchdata.get("mask")
         mask_B = batchdata.get("label_mask", mask_A)
-        masks = [torch.zeros_like(real_A) if m is None else _plain(m).to(real_A, non_blocking) for m in (mask_A, mask_B)]
+        masks = [
+            torch.zeros_like(real_A) if m is None else _plain(m).to(real_A, non_blocking) for m in (mask_A, mask_B)
+        ]
         return real_A, real_B, masks[0], masks[1]
 
     def _autocast(self) -> torch.autocast:
@@ -239,7 +240,7 @@ class CycleGANTrainer(SupervisedTrainer):
 
     def process_state(self) -> dict[str, Any]:
         """The image pools and random numbers of this process (each rank of a distributed run has its own)."""
-        kind, keys, *rest = np.random.get_state(legacy=True)
+        kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - MONAI's transforms use numpy's global state
         return {
             "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
             "torch": torch.get_rng_state(),
@@ -256,7 +257,7 @@ class CycleGANTrainer(SupervisedTrainer):
         if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
         kind, keys, *rest = state["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002 - the same
         random.setstate(state["python"])
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from bundle.losses import DiscriminatorObjective, GeneratorObjective
 from bundle.networks import PatchGAN, ResnetGenerator
 from bundle.trainer import CycleGANTrainer
 
+Module = TypeVar("Module", bound=nn.Module)
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 TINY = {
@@ -80,23 +82,27 @@ def batch() -> dict[str, torch.Tensor]:
     return {"image": image, "label": label, "mask": mask, "label_mask": mask.flip(2)}
 
 
+def in_memory(module: Module, memory_format: torch.memory_format = torch.channels_last) -> Module:
+    """The module itself, its parameters in this memory format."""
+    module.to(memory_format=memory_format)  # type: ignore[call-overload]  # torch's overloads leave it out
+    return module
+
+
 @pytest.fixture
 def make_trainer() -> Callable[..., CycleGANTrainer]:
     """Build a trainer of tiny networks; keyword arguments go to the objective, the rest is fixed."""
 
-    def make(
-        dtype: torch.dtype = torch.float64, learning_rate: float = 1e-3, **options: Any
-    ) -> CycleGANTrainer:
+    def make(dtype: torch.dtype = torch.float64, learning_rate: float = 1e-3, **options: Any) -> CycleGANTrainer:
         torch.manual_seed(0)
         trainer_options = {k: options.pop(k) for k in ("pool_size", "amp", "amp_kwargs") if k in options}
-        generators = [ResnetGenerator(width=4, blocks=1).to(dtype, memory_format=torch.channels_last) for _ in range(2)]
-        judges = [PatchGAN(width=4, layers=1).to(dtype, memory_format=torch.channels_last) for _ in range(2)]
-        optimizers = [
-            torch.optim.Adam([p for net in pair for p in net.parameters()], lr=learning_rate, betas=(0.5, 0.999), fused=True)
-            for pair in (generators, judges)
-        ]
+        g_ab, g_ba = (in_memory(ResnetGenerator(width=4, blocks=1).to(dtype)) for _ in range(2))
+        d_a, d_b = (in_memory(PatchGAN(width=4, layers=1).to(dtype)) for _ in range(2))
+        of_g, of_d = (
+            torch.optim.Adam([*a.parameters(), *b.parameters()], lr=learning_rate, betas=(0.5, 0.999), fused=True)
+            for a, b in ((g_ab, g_ba), (d_a, d_b))
+        )
         return CycleGANTrainer(
-            "cpu", 1, [], *generators, *judges, *optimizers, GeneratorObjective(**options), DiscriminatorObjective(),
+            "cpu", 1, [], g_ab, g_ba, d_a, d_b, of_g, of_d, GeneratorObjective(**options), DiscriminatorObjective(),
             **trainer_options,
         )  # fmt: skip
 

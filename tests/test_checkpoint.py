@@ -18,7 +18,8 @@ Batch = dict[str, torch.Tensor]
 def step(trainer: CycleGANTrainer, batch: Batch, times: int) -> torch.Tensor:
     for _ in range(times):
         output = trainer._iteration(trainer, {name: value.float() for name, value in batch.items()})[0]
-    return output["loss"]
+    loss: torch.Tensor = output["loss"]
+    return loss
 
 
 def same(a: CycleGANTrainer, b: CycleGANTrainer) -> bool:
@@ -108,5 +109,5 @@ def test_missing_or_wrong_first_stage_networks_are_refused(make_trainer: MakeTra
     with pytest.raises(FileNotFoundError, match="run the first stage"):
         load_networks(make_trainer(), tmp_path / "best_networks.pt")
     save_atomically({"network": {}}, tmp_path / "best_networks.pt")
-    with pytest.raises(ValueError, match="must be best_networks.pt"):
+    with pytest.raises(ValueError, match=r"must be best_networks\.pt"):
         load_networks(make_trainer(), tmp_path / "best_networks.pt")

@@ -14,9 +14,10 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from bundle.checkpoint import fingerprint
-from bundle.losses import DiscriminatorObjective, GeneratorObjective
+from bundle.losses import DiscriminatorObjective, GeneratorObjective, Normalisation
 from bundle.networks import PatchGAN, ResnetGenerator
 from bundle.trainer import CycleGANTrainer
+from tests.conftest import in_memory
 from tests.workflow import command, equal_networks, run, train_options
 
 Batch = dict[str, torch.Tensor]
@@ -28,14 +29,12 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def build(wrap: Callable[[torch.nn.Module], torch.nn.Module], normalisation: str) -> CycleGANTrainer:
+def build(wrap: Callable[[torch.nn.Module], torch.nn.Module], normalisation: Normalisation) -> CycleGANTrainer:
     torch.manual_seed(0)
-    nets = [wrap(net.double().to(memory_format=torch.channels_last)) for net in _networks()]
-    optimizers = [
-        torch.optim.Adam([p for net in pair for p in net.parameters()], lr=1e-3) for pair in (nets[:2], nets[2:])
-    ]
-    objective = GeneratorObjective(gamma=35, normalisation=normalisation)  # type: ignore[arg-type]
-    return CycleGANTrainer("cpu", 1, [], *nets, *optimizers, objective, DiscriminatorObjective())
+    g_ab, g_ba, d_a, d_b = (wrap(in_memory(net.double())) for net in _networks())
+    of_g, of_d = (torch.optim.Adam([*a.parameters(), *b.parameters()], lr=1e-3) for a, b in ((g_ab, g_ba), (d_a, d_b)))
+    objective = GeneratorObjective(gamma=35, normalisation=normalisation)
+    return CycleGANTrainer("cpu", 1, [], g_ab, g_ba, d_a, d_b, of_g, of_d, objective, DiscriminatorObjective())
 
 
 def _networks() -> list[torch.nn.Module]:
@@ -53,7 +52,7 @@ def two_steps(trainer: CycleGANTrainer, batch: Batch) -> list[dict[str, torch.Te
     return results
 
 
-def rank_main(rank: int, port: int, batch: Batch, normalisation: str, folder: str) -> None:
+def rank_main(rank: int, port: int, batch: Batch, normalisation: Normalisation, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     share = {name: value[rank::2] for name, value in batch.items()}
@@ -63,7 +62,7 @@ def rank_main(rank: int, port: int, batch: Batch, normalisation: str, folder: st
 
 @pytest.mark.parametrize("normalisation", ["image", "mask"])
 def test_the_effective_gradient_is_that_of_one_process_on_the_joint_batch(
-    batch: Batch, tmp_path: Path, normalisation: str
+    batch: Batch, tmp_path: Path, normalisation: Normalisation
 ) -> None:
     four = {name: torch.cat([value, value[:1].flip(3)]) for name, value in batch.items()}
     mp.spawn(rank_main, (free_port(), four, normalisation, str(tmp_path)), nprocs=2)

@@ -48,8 +48,8 @@ def test_resume_after_kill_ends_bit_for_bit_like_an_uninterrupted_training(tiny_
     assert equal_networks(whole, killed)
     models = [torch.load(folder / "model.pt", weights_only=True) for folder in (whole, killed)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
-    histories = [pd.read_csv(folder / "history.csv") for folder in (whole, killed)]
-    pd.testing.assert_frame_equal(*histories, check_like=True)
+    one, other = (pd.read_csv(folder / "history.csv") for folder in (whole, killed))
+    pd.testing.assert_frame_equal(one, other, check_like=True)
 
 
 def test_resuming_a_complete_training_changes_nothing(tiny_dataset: Path, tmp_path: Path) -> None:

@@ -24,9 +24,12 @@ class Validation:
         options = {"warmup_epochs": 0, "patience": 0} | options
         paths = (folder / "model.pt", folder / "best_networks.pt")
         self.best = BestModel(self.evaluator, trainer.network, *paths, **options)  # type: ignore[arg-type]
-        trainer.terminate = lambda: setattr(self, "stopped", True)  # type: ignore[method-assign]
+        trainer.terminate = self._stop  # type: ignore[method-assign]
         self.stopped = False
         self.epochs = 0
+
+    def _stop(self, skip_completed: bool = False) -> None:
+        self.stopped = True
 
     def run(self) -> BestModel:
         bias = next(iter(self.trainer.network.parameters()))

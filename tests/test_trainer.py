@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bundle.networks import InstanceNorm
 from bundle.trainer import CycleGANTrainer, constant_then_linear
+from tests.conftest import in_memory
 
 MakeTrainer = Callable[..., CycleGANTrainer]
 Batch = dict[str, Tensor]
@@ -21,7 +22,7 @@ Batch = dict[str, Tensor]
 
 def with_torch_norm(module: nn.Module) -> nn.Module:
     """A copy that uses torch's own instance norm, in contiguous memory."""
-    module = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+    module = in_memory(copy.deepcopy(module), torch.contiguous_format)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, InstanceNorm):

@@ -46,12 +46,15 @@ def environment() -> dict[str, str]:
 
 def run(*line: str) -> subprocess.CompletedProcess[str]:
     """Run Python with this command line in the bundle's root."""
-    return subprocess.run([sys.executable, *line], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, *line], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
 
 
 def networks(output: Path) -> dict[str, dict[str, torch.Tensor]]:
     """The four networks in the checkpoint of a run."""
-    return torch.load(output / "checkpoint.pt", weights_only=True)["networks"]
+    saved: dict[str, dict[str, torch.Tensor]] = torch.load(output / "checkpoint.pt", weights_only=True)["networks"]
+    return saved
 
 
 def equal_networks(a: Path, b: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
 from torch.utils.tensorboard import SummaryWriter
 
 from bundle.handlers.running_losses import RunningLosses
@@ -17,7 +18,8 @@ class LossScalars:
     """Writes the mean of every loss since the last report, and the share of every term in the generators' total.
 
     ``loss/<name>`` has the weight of the objective in it, so the shares ``share/<name>`` add up to 1 and show at once
-    when a weight such as gamma outgrows the others. The losses are read from the device only every ``every`` iterations.
+    when a weight such as gamma outgrows the others. The losses are read from the device only every ``every``
+    iterations.
 
     Args:
         summary_writer: TensorBoard writer; None (all ranks but 0) writes nothing.
@@ -34,7 +36,7 @@ class LossScalars:
             engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: self._losses.update(e.state.output))
             engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self._write, self.summary_writer)
 
-    def _write(self, engine: Engine, summary_writer: SummaryWriter) -> None:
+    def _write(self, engine: SupervisedTrainer, summary_writer: SummaryWriter) -> None:
         step, means = engine.state.iteration, self._losses.means()
         for name, value in means.items():
             summary_writer.add_scalar(f"loss/{name}", value, step)
