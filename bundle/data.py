@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -19,19 +20,18 @@ from torch.utils.data import Sampler
 from bundle.preflight import check_datalist, format_table
 
 __all__ = [
-    "BATCH_KEYS",
     "DATALIST",
     "EpochDataset",
     "EpochSampler",
     "checked_cases",
+    "datalist_digest",
+    "phantom_for",
     "read_datalist",
     "section_cases",
 ]
 
 #: Name of the list of cases in a dataset folder.
 DATALIST = "datalist.json"
-#: The keys of a case that can be put together to a batch (windows and ``info`` may differ in kind between cases).
-BATCH_KEYS = ("image", "label", "mask", "label_mask", "patient_id", "laterality", "view")
 _FILE_KEYS = ("image", "label", "mask", "label_mask")
 
 Case = dict[str, Any]
@@ -54,6 +54,24 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
         raise ValueError(f"{file}: expected an object holding the list `cases`. Check it: scripts/check_data.py.")  # noqa: TRY004
     return content
+
+
+def datalist_digest(dataset_dir: str | Path) -> str | None:
+    """The SHA-256 of the bytes of a dataset folder's datalist, in hexadecimal; None where there is no datalist."""
+    file = Path(dataset_dir).expanduser() / DATALIST
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def phantom_for(dataset_dir: str | Path, bundle_root: str | Path, **arguments: Any) -> dict[str, Any] | None:
+    """The arguments of the phantom for the folder in which the phantom belongs, and None for any other folder.
+
+    Args:
+        dataset_dir: the dataset folder in use, in any spelling (relative, with a slash at its end, through a link).
+        bundle_root: the bundle's folder; the phantom belongs in its ``data/phantom``.
+        arguments: arguments of ``make_phantom``.
+    """
+    folder, home = (Path(path).expanduser().resolve() for path in (dataset_dir, Path(bundle_root) / "data" / "phantom"))
+    return arguments if folder == home else None
 
 
 def checked_cases(dataset_dir: str | Path, phantom: Mapping[str, Any] | None = None) -> list[Case]:

@@ -2,15 +2,15 @@
 
 The parts meet in ``configs/inference.json``::
 
-    "writer": {
-        "_target_": "bundle.inference.VirtualDESWriter", "dataset_dir": "@dataset_dir", "output_dir": "@output_dir"
-    },
+    "handlers": [
+        {"_target_": "bundle.inference.VirtualDESWriter", "dataset_dir": "@dataset_dir", "output_dir": "@output_dir"}
+    ],
     "dataset": {
-        "_target_": "bundle.inference.TolerantDataset", "data": "$@writer.pending", "transform": "@preprocessing"
+        "_target_": "bundle.inference.TolerantDataset", "data": "$@handlers#0.pending", "transform": "@preprocessing"
     },
-    "run": ["$@evaluator.run()", "$@writer.close()"]
+    "run": ["$@evaluator.run()", "$@handlers#0.close()"]
 
-with ``"@writer"`` as the last of the evaluator's handlers.
+The writer stays the first of the evaluator's handlers, since ``@handlers#0`` names it by its place.
 """
 
 from __future__ import annotations
@@ -187,11 +187,16 @@ class VirtualDESWriter:
         """Log how many images were done, skipped and failed, and return these counts; call it after the run.
 
         It also makes the report where the engine had nothing to do and so never started.
+
+        Raises:
+            SystemExit: with code 1 when an image failed, so that a script notices. All results are written by then.
         """
         self.start()
         summary = ", ".join(f"{number} {status}" for status, number in self.counts.items())
         log = logger.warning if self.counts["failed"] else logger.info
         log("virtual DES: %s; see %s", summary, self._report)
+        if self.counts["failed"]:
+            raise SystemExit(1)
         return self.counts
 
     @property

@@ -17,7 +17,7 @@ __all__ = ["InstanceNorm", "PatchGAN", "ResnetBlock", "ResnetGenerator", "normal
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation without parameters, quick in training on the CPU in channels-last memory.
+    """Instance normalisation without parameters, quick on the CPU in channels-last memory.
 
     ``y = (x - mean) / sqrt(var + eps)`` over the pixels of each channel of each image, as ``torch.nn.InstanceNorm2d``.
     On the CPU each image passes through ``batch_norm``, which is the same sum and keeps the memory format, where
@@ -30,7 +30,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` of shape ``(B, C, W, H)``."""
-        if torch.jit.is_scripting() or not x.requires_grad or x.device.type != "cpu":
+        if torch.jit.is_scripting() or x.device.type != "cpu":
             return functional.instance_norm(x, eps=1e-5)
         parts = [functional.batch_norm(image, None, None, training=True, eps=1e-5) for image in x.split(1)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -6,62 +6,99 @@ import difflib
 import inspect
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-__all__ = ["refuse_unknown", "running_config", "unknown_ids"]
+__all__ = ["known_ids", "refuse_unknown", "running_config", "unknown_ids"]
 
-# Ids that MONAI itself adds: `--tracking` patches the first group, a configuration server the others.
-_MONAI_IDS = {"tracking_uri", "experiment_name", "run_name", "execute_config", "save_execute_config", "is_not_rank0"}
-_MONAI_IDS |= {"mlflow_dataset", "mlflow_trainer", "mlflow_validator", "mlflow_evaluator", "initialize", "finalize"}
+_WORKFLOWS = {"train.json": "train", "inference.json": "evaluator"}
+"""Each complete config and an id by which a running config is recognised as one made from it."""
 
 
-def unknown_ids(config: dict[str, Any], known: set[str]) -> list[str]:
-    """Return the top-level ids of ``config`` that are not ``known`` and to which no other entry refers.
+def known_ids(config_dir: str | Path, running: Mapping[str, Any]) -> set[str]:
+    """Return the ids, nested ones as ``a#b``, that the workflow of ``running`` can read.
+
+    These are the ids of the complete config it is made from (``train.json`` with every overlay of the folder, or
+    ``inference.json``) and of MONAI's experiment tracking.
+
+    Raises:
+        FileNotFoundError: if ``config_dir`` does not hold that config.
+    """
+    base = next(name for name, mark in _WORKFLOWS.items() if mark in running)
+    folder = Path(config_dir)
+    if not (folder / base).is_file():
+        raise FileNotFoundError(f"no {base} in {folder.absolute()}; start from the bundle's folder or set --bundle_root")
+    known = {"initialize", "finalize"}
+    for settings in DEFAULT_EXP_MGMT_SETTINGS.values():
+        known |= set(settings["configs"])
+    for overlay in [None, *(_overlays(folder) if base == "train.json" else [])]:
+        parser = ConfigParser()
+        parser.read_config([str(folder / name) for name in (base, overlay) if name])
+        known |= set(_ids(parser.get()))
+    return known
+
+
+def _overlays(folder: Path) -> list[str]:
+    complete = {*_WORKFLOWS, "metadata.json"}
+    return sorted(p.name for p in folder.iterdir() if p.suffix in (".json", ".yaml") and p.name not in complete)
+
+
+def unknown_ids(config: Mapping[str, Any], known: set[str]) -> list[str]:
+    """Return the ids of ``config`` that are not ``known`` and to which no other entry refers.
 
     An id beginning with ``_`` is a comment. An id that some entry refers to as ``@id`` or ``%id`` has a reader, so an
-    overlay may introduce ids of its own.
+    overlay may introduce ids of its own. Arguments of a ``_target_`` are left to the component, which knows its own.
     """
-    candidates = [name for name in config if name not in known and not name.startswith("_")]
     text = repr(config)
-    return [name for name in candidates if not re.search(rf"[@%]{re.escape(name)}\b", text)]
+    return [i for i in _ids(config) if i not in known and not re.search(rf"[@%]{re.escape(i)}\b", text)]
+
+
+def _ids(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        if not name.startswith("_"):
+            yield prefix + name
+            if isinstance(value, Mapping) and "_target_" not in value:
+                yield from _ids(value, f"{prefix}{name}#")
 
 
 def refuse_unknown(config_dir: str | Path) -> None:
-    """End the program when the config that is being run has a top-level id that nothing knows.
+    """End the program when the config that is being run has an id that its workflow does not know.
 
-    MONAI accepts every ``--name value`` and ignores what no entry refers to. Known are the ids of the files in
-    ``config_dir``. To be called from an expression of the config, as the first step of a workflow.
+    MONAI accepts every ``--name value`` and ignores what no entry refers to. To be called from an expression of the
+    config, as the first step of a workflow.
 
     Raises:
+        FileNotFoundError: if ``config_dir`` does not hold the bundle's configs.
         SystemExit: with code 1, after naming each unknown id and the known one that looks like it.
     """
-    known = set(_MONAI_IDS)
-    for path in sorted(Path(config_dir).glob("*")):
-        if path.suffix in (".json", ".yaml") and path.name != "metadata.json":
-            known |= set(ConfigParser.load_config_file(path))
-    unknown = unknown_ids(running_config(), known)
-    if not unknown:
-        return
+    running = running_config()
+    known = known_ids(config_dir, running)
+    unknown = unknown_ids(running, known)
     for name in unknown:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean --{near[0]}?" if near else f"known ids: {', '.join(sorted(known - _MONAI_IDS))}"
+        hint = f"did you mean --{near[0]}?" if near else "see the file in configs/ for what can be set"
         print(f"unknown override --{name}: {hint}", file=sys.stderr)
-    raise SystemExit(1)
+    if unknown:
+        raise SystemExit(1)
 
 
 def running_config() -> dict[str, Any]:
     """Return the content, overrides included, of the config whose evaluation calls this function.
 
     MONAI passes no parser into expressions; the one that evaluates the call is on the stack above it.
+
+    Raises:
+        RuntimeError: if it is called from elsewhere.
     """
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, ConfigParser):
-            config = owner.get()
-            return config if isinstance(config, dict) else {}
+            config: dict[str, Any] = owner.get()
+            return config
         frame = frame.f_back
-    return {}
+    raise RuntimeError("running_config() works only inside the evaluation of a MONAI config")

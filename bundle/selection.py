@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
+from bundle import ranks
 from bundle.checkpoint import save_atomically
 from bundle.trainer import CycleGANTrainer, unwrap
 
@@ -27,14 +27,14 @@ class BestModel:
     written too and is replaced by the first epoch after it. Without a validation set the newest generator is written
     after every epoch.
 
-    ``path`` is the raw state dict of ``network``, which MONAI Label, Deploy and the model zoo load as it is.
-    ``networks_path`` holds all four networks of that epoch, from which a second training stage starts.
+    ``output_dir/model.pt`` is the raw state dict of ``network``, which MONAI Label, Deploy and the model zoo load as it
+    is. ``output_dir/best_networks.pt`` holds all four networks of that epoch, from which a second stage starts.
 
     Args:
         evaluator: the validation engine; its ``state.metrics[metric]`` is compared.
         network: the served generator LE -> DES.
-        path: where the weights go.
-        networks_path: where all four networks go, see :func:`bundle.checkpoint.load_networks`.
+        output_dir: folder of the run.
+        model_path: where the weights go as well, e.g. the bundle's ``models/model.pt``.
         metric: name of an error, lower is better.
         warmup_epochs: epochs before the selection starts, 50 in the released code.
         patience: validations without a new best before the training stops, 50 in the released code; 0 never stops.
@@ -45,15 +45,17 @@ class BestModel:
         self,
         evaluator: Engine,
         network: nn.Module,
-        path: str | Path,
-        networks_path: str | Path,
+        output_dir: str | Path,
+        model_path: str | Path | None = None,
         metric: str = "mae",
         warmup_epochs: int = 50,
         patience: int = 50,
         interval: int = 1,
     ) -> None:
         self.evaluator, self.network, self.metric = evaluator, network, metric
-        self.path, self.networks_path = Path(path), Path(networks_path)
+        self.output_dir = Path(output_dir)
+        own = self.output_dir / "model.pt"
+        self.model_paths = {own.resolve(), Path(model_path or own).resolve()}
         self.warmup_epochs, self.patience, self.interval = warmup_epochs, patience, interval
         self.best = math.inf
         self.best_epoch = 0
@@ -61,6 +63,7 @@ class BestModel:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after its ``ValidationHandler``."""
+        engine.add_event_handler(Events.STARTED, self._stop_if_waited)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._compare)
 
     def _compare(self, trainer: CycleGANTrainer) -> None:
@@ -69,23 +72,30 @@ class BestModel:
             self._accept(trainer, math.inf)
             return
         value = float(self.evaluator.state.metrics[self.metric])
-        first_after_warmup = self.best_epoch <= self.warmup_epochs < epoch
+        first_after_warmup = self.best_epoch <= self.warmup_epochs < epoch and math.isfinite(value)
         if first_after_warmup or value < self.best or self.best_epoch == 0:
-            self._accept(trainer, value)
+            self._accept(trainer, value if math.isfinite(value) else math.inf)
         elif epoch > self.warmup_epochs:
             self.waited += 1
+        self._stop_if_waited(trainer)
+
+    def _stop_if_waited(self, trainer: Engine) -> None:
         if self.patience and self.waited >= self.patience:
-            logger.info(f"early stop: validation {self.metric} has not fallen below {self.best:.5f} of epoch "
-                        f"{self.best_epoch} for {self.waited} validations")  # fmt: skip
+            logger.info(
+                f"early stop: validation {self.metric} has not fallen below {self.best:.5f} of epoch {self.best_epoch} "
+                f"for {self.waited} validations"
+            )
             trainer.terminate()
 
     def _accept(self, trainer: CycleGANTrainer, value: float) -> None:
         self.best, self.best_epoch, self.waited = value, trainer.state.epoch, 0
-        if not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0):
-            weights = {name: tensor.detach().cpu() for name, tensor in unwrap(self.network).state_dict().items()}
-            save_atomically(weights, self.path)
-            states = {name: network.state_dict() for name, network in trainer.networks.items()}
-            save_atomically(states, self.networks_path)
+        if not ranks.is_main_rank():
+            return
+        states = {name: network.state_dict() for name, network in trainer.networks.items()}
+        save_atomically(states, self.output_dir / "best_networks.pt")
+        weights = {name: tensor.detach().cpu() for name, tensor in unwrap(self.network).state_dict().items()}
+        for path in sorted(self.model_paths):
+            save_atomically(weights, path)
 
     def state_dict(self) -> dict[str, Any]:
         """Best value, its epoch, and the validations waited since."""

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from bundle.image_pool import ImagePool
 from bundle.losses import CycleGANImages, DiscriminatorObjective, GeneratorObjective
 
-__all__ = ["CycleGANTrainer", "constant_then_linear", "unwrap"]
+__all__ = ["ConstantThenLinear", "CycleGANTrainer", "unwrap"]
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -29,8 +29,10 @@ def unwrap(network: nn.Module) -> nn.Module:
     return cast(nn.Module, network.module) if isinstance(network, DistributedDataParallel) else network
 
 
-def constant_then_linear(optimizer: Optimizer, max_epochs: int, decay: float = 0.0) -> LambdaLR:
+class ConstantThenLinear(LambdaLR):
     """Keep the learning rate, then let it fall linearly towards 0 over the last part of the epochs (Zhu et al. 2017).
+
+    A restored schedule sets the rate that it has for the epoch itself, so a training can be prolonged.
 
     Args:
         optimizer: whose learning rate is scheduled, stepped once an epoch.
@@ -41,10 +43,22 @@ def constant_then_linear(optimizer: Optimizer, max_epochs: int, decay: float = 0
     Raises:
         ValueError: if ``decay`` is not in [0, 1].
     """
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay is {decay}; it is a share of the epochs and must lie in [0, 1]")
-    falling = int(decay * max_epochs)
-    return LambdaLR(optimizer, lambda epoch: min(1.0, max(0.0, (max_epochs + 1 - epoch) / (falling + 1))))
+
+    def __init__(self, optimizer: Optimizer, max_epochs: int, decay: float = 0.0) -> None:
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay is {decay}; it is a share of the epochs and must lie in [0, 1]")
+        falling = int(decay * max_epochs)
+
+        def factor(epoch: int) -> float:
+            return min(1.0, max(0.0, (max_epochs - epoch) / (falling + 1))) if falling else 1.0
+
+        super().__init__(optimizer, factor)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the epoch and the base rate, then set the rate of that epoch."""
+        super().load_state_dict(state_dict)
+        for group, base, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = base * factor(self.last_epoch)
 
 
 class CycleGANTrainer(SupervisedTrainer):
@@ -221,7 +235,6 @@ class CycleGANTrainer(SupervisedTrainer):
         """Everything that the next step depends on, as tensors and plain Python, except what is this process's own."""
         return {
             "epoch": self.state.epoch,
-            "iteration": self.state.iteration,
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {"G": self.optimizer.state_dict(), "D": self.discriminator_optimizer.state_dict()},
             "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
@@ -236,7 +249,9 @@ class CycleGANTrainer(SupervisedTrainer):
         for name, scaler in self.scalers.items():
             if state["scalers"][name]:
                 scaler.load_state_dict(state["scalers"][name])
-        self.state.epoch, self.state.iteration = state["epoch"], state["iteration"]
+        # Whole epochs: another batch size or number of processes changes how many steps an epoch has.
+        self.state.epoch = state["epoch"]
+        self.state.iteration = state["epoch"] * (self.state.epoch_length or 0)
 
     def process_state(self) -> dict[str, Any]:
         """The image pools and random numbers of this process (each rank of a distributed run has its own)."""

@@ -20,6 +20,9 @@ __all__ = ["EnsureMasksd", "FitSquared", "RandSharedAffined", "ScaleMammogramd",
 Keys = str | Sequence[str]
 Item = dict[Hashable, Any]
 
+#: What the generator takes: it halves the image twice, and its normalisation needs some pixels left.
+_SIZE_STEP, _MIN_SIZE = 4, 16
+
 
 def _one_of(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
@@ -46,10 +49,19 @@ def _plain(value: Any) -> Tensor:
     return value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)
 
 
+def _window_limits(window: Sequence[float], name: str) -> tuple[float, float]:
+    """Lowest and highest pixel value of a window (centre, width)."""
+    values = [float(value) for value in window]
+    if len(values) != 2 or not all(map(math.isfinite, values)) or values[1] <= 0:
+        raise ValueError(f"{name} is {window}, expected [centre, width > 0]. Correct it in the datalist or config.")
+    return values[0] - values[1] / 2, values[0] + values[1] / 2
+
+
 class ScaleMammogramd(MapTransform):
     """Scale stored pixel values ``v`` to [0, 1], float32.
 
-    With a window of centre ``c`` and width ``w`` in ``data[f"{key}_window"]`` (stored pixel values):
+    With a window of centre ``c`` and width ``w`` (stored pixel values), which is ``data[f"{key}_window"]`` where the
+    item has one and else ``window``:
 
     - ``minmax``: ``v`` is clipped to ``[c - w/2, c + w/2]``, then ``(v - min v) / (max v - min v)`` per image. Without
       a window nothing is clipped. The relation between grey value and iodine differs from image to image.
@@ -61,6 +73,7 @@ class ScaleMammogramd(MapTransform):
     Args:
         keys: images to scale; a missing key is an error unless ``allow_missing_keys``.
         scaling: ``"minmax"`` or ``"window"``.
+        window: (c, w) of the items that have no window of their own; None: they have none.
         allow_missing_keys: pass over keys the item lacks.
 
     Raises:
@@ -68,28 +81,26 @@ class ScaleMammogramd(MapTransform):
     """
 
     def __init__(
-        self, keys: Keys, scaling: Literal["minmax", "window"] = "minmax", allow_missing_keys: bool = False
+        self,
+        keys: Keys,
+        scaling: Literal["minmax", "window"] = "minmax",
+        window: Sequence[float] | None = None,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         _one_of("scaling", scaling, ("minmax", "window"))
         self.scaling = scaling
+        self.limits = None if window is None else _window_limits(window, "window")
 
     def __call__(self, data: Mapping[Any, Any]) -> Item:
         """A copy of the item ``data`` with its ``keys`` in [0, 1]."""
         item = dict(data)
         for key in self.key_iterator(item):
             pixels = _plain(item[key]).to(torch.float32)
-            item[key] = _with_pixels(item[key], self._scaled(pixels, self._window(item, key)))
+            own = item.get(f"{key}_window")
+            limits = self.limits if own is None else _window_limits(own, f"{key}_window")
+            item[key] = _with_pixels(item[key], self._scaled(pixels, limits))
         return item
-
-    def _window(self, item: Item, key: str) -> tuple[float, float] | None:
-        window = item.get(f"{key}_window")
-        if window is None:
-            return None
-        values = [float(value) for value in window]
-        if len(values) != 2 or not all(map(math.isfinite, values)) or values[1] <= 0:
-            raise ValueError(f"{key}_window is {window}, expected [centre, width > 0]. Correct it in the datalist.")
-        return values[0] - values[1] / 2, values[0] + values[1] / 2
 
     def _scaled(self, pixels: Tensor, limits: tuple[float, float] | None) -> Tensor:
         if limits is not None:
@@ -147,7 +158,7 @@ class FitSquared(MapTransform, InvertibleTransform):
     Args:
         keys: images of one item, (1, W, H) each; ``MetaTensor`` where the inverse is needed. The first one decides
             the side when there is no laterality. Sizes may differ between keys; the side never does.
-        spatial_size: S, in pixels.
+        spatial_size: S, in pixels: a multiple of 4, at least 16, since the generator halves the image twice.
         mode: ``"bilinear"`` or ``"nearest"``, one or one per key.
         allow_missing_keys: pass over keys the item lacks.
 
@@ -164,9 +175,12 @@ class FitSquared(MapTransform, InvertibleTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.mode = _modes(self.keys, mode)
-        self.spatial_size = int(spatial_size)
-        if self.spatial_size < 1:
-            raise ValueError(f"spatial_size is {spatial_size}, expected a number of pixels > 0. Correct the config.")
+        if not isinstance(spatial_size, int) or spatial_size < _MIN_SIZE or spatial_size % _SIZE_STEP:
+            raise ValueError(
+                f"spatial_size is {spatial_size!r}, expected a multiple of {_SIZE_STEP} that is at least {_MIN_SIZE}, "
+                "because the generator halves the image twice. Correct image_size in the config."
+            )
+        self.spatial_size = spatial_size
 
     def __call__(self, data: Mapping[Any, Any]) -> Item:
         """A copy of the item ``data`` with its ``keys`` fitted to (1, S, S)."""

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from bundle.trainer import unwrap
+
 Network = TypeVar("Network", bound=nn.Module)
 _SHOWN = 3
 
@@ -19,12 +21,12 @@ def load_weights(network: Network, path: str | PathLike[str]) -> Network:
     """Load a raw state dict into a network, every tensor of it and nothing else.
 
     Args:
-        network: the network to fill; its own device is kept.
+        network: the network to fill, or its ``DistributedDataParallel`` wrapper; its own device is kept.
         path: file written by ``torch.save(network.state_dict(), path)``. It is read with ``weights_only=True``, so a
             file from elsewhere cannot run code.
 
     Returns:
-        The same network.
+        The same network, in its wrapper if it has one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,13 +45,14 @@ def load_weights(network: Network, path: str | PathLike[str]) -> Network:
             "not TorchScript, a pickled network or a damaged file"
         ) from error
     state = _raw_state(content, file)
-    problems = _mismatches(network.state_dict(), state)
+    bare = unwrap(network)
+    problems = _mismatches(bare.state_dict(), state)
     if problems:
         raise ValueError(
             f"{file} does not fit the network: {'; '.join(problems)}. "
             "Use the network_def these weights were trained with, or other weights"
         )
-    network.load_state_dict(state, strict=True)
+    bare.load_state_dict(state, strict=True)
     return network
 
 

@@ -18,6 +18,9 @@ from bundle.networks import PatchGAN, ResnetGenerator
 from bundle.trainer import CycleGANTrainer
 
 Module = TypeVar("Module", bound=nn.Module)
+# As in the processes that tests start: several threads would sum in another order, and slow each other down.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 TINY = {

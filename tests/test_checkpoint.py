@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bundle import ranks
 from bundle.checkpoint import TrainingCheckpoint, load_networks, save_atomically
 from bundle.trainer import CycleGANTrainer
 
@@ -83,8 +84,8 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path: Path, monkeypa
     path = tmp_path / "checkpoint.pt"
     save_atomically({"old": torch.ones(2)}, path)
 
-    def stopped(_: object, stream: object) -> None:
-        stream.write(b"half")  # type: ignore[attr-defined]
+    def stopped(_: object, path: Path) -> None:
+        path.write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", stopped)
@@ -103,6 +104,39 @@ def test_a_second_stage_starts_from_the_four_networks_of_the_first(make_trainer:
     assert not same(first, second)
     load_networks(second, path)
     assert same(first, second)
+
+
+def test_a_resumed_second_stage_does_not_need_the_first_any_more(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    TrainingCheckpoint(path).save(make_trainer())
+    TrainingCheckpoint(path, resume=True, initial_weights=tmp_path / "gone.pt").restore(make_trainer())
+    with pytest.raises(FileNotFoundError, match="run the first stage"):
+        TrainingCheckpoint(tmp_path / "new.pt", initial_weights=tmp_path / "gone.pt").restore(make_trainer())
+
+
+def test_processes_whose_networks_drifted_apart_are_noticed_before_anything_is_written(
+    make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+    monkeypatch.setattr(ranks, "gather", lambda state: [state, {**state, "fingerprint": "another"}])
+    with pytest.raises(RuntimeError, match="networks differ"):
+        TrainingCheckpoint(tmp_path / "checkpoint.pt").save(trainer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_number_of_steps_an_epoch_resumes_at_the_start_of_the_next_epoch(
+    make_trainer: MakeTrainer, batch: Batch, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    first, second = make_trainer(), make_trainer()
+    for trainer, steps in ((first, 6), (second, 4)):
+        trainer.data_loader, trainer.state.epoch_length, trainer.state.max_epochs = [batch] * steps, steps, 1
+    TrainingCheckpoint(path).attach(first)
+    first.run()
+    TrainingCheckpoint(path, resume=True).restore(second)
+    second.state.max_epochs = 2
+    second.run()
+    assert (second.state.epoch, second.state.iteration) == (2, 8)
 
 
 def test_missing_or_wrong_first_stage_networks_are_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,17 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data.dataloader import DataLoader
 from monai.transforms.compose import Compose
-from monai.transforms.io.dictionary import LoadImaged
-from monai.transforms.utility.dictionary import EnsureChannelFirstd, EnsureTyped, SelectItemsd
 from PIL import Image
 
-from bundle.data import BATCH_KEYS, EpochDataset, EpochSampler, checked_cases, read_datalist, section_cases
-from bundle.transforms import EnsureMasksd, FitSquared, RandSharedAffined, ScaleMammogramd
+from bundle.data import (
+    EpochDataset,
+    EpochSampler,
+    checked_cases,
+    datalist_digest,
+    phantom_for,
+    read_datalist,
+    section_cases,
+)
+from tests.workflow import CONFIGS
 
 KEYS = ("image", "label", "mask", "label_mask")
-MODES = ("bilinear", "bilinear", "nearest", "nearest")
+NAMES = ("patient_id", "laterality", "view", "fold")
 
 
 def write_dataset(folder: Path, patients: int = 6, folds: int = 3) -> Path:
@@ -40,18 +48,13 @@ def write_dataset(folder: Path, patients: int = 6, folds: int = 3) -> Path:
     return folder
 
 
-def pipeline(random: bool = True) -> Compose:
-    steps = [
-        LoadImaged(KEYS, reader="bundle.reader.MammogramReader", allow_missing_keys=True),
-        EnsureChannelFirstd(KEYS, allow_missing_keys=True),
-        ScaleMammogramd("image"),
-        ScaleMammogramd("label", "window"),
-        EnsureMasksd(),
-        FitSquared(KEYS, 32, MODES),
-        SelectItemsd(BATCH_KEYS, allow_missing_keys=True),
-        EnsureTyped(KEYS, track_meta=False),
-    ]
-    return Compose([*steps, RandSharedAffined(KEYS, MODES, prob=0.8)] if random else steps)
+def pipeline(name: str = "train#preprocessing") -> Compose:
+    """The transforms that configs/train.json has under this id, for small images and with much augmentation."""
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / "train.json")
+    parser.update({"image_size": 32, "augmentation_prob": 0.8})
+    steps = parser.get_parsed_content(name)
+    return steps if isinstance(steps, Compose) else Compose(steps)
 
 
 def dataset(folder: Path, **kwargs: Any) -> EpochDataset:
@@ -161,6 +164,28 @@ def test_trainings_started_together_make_one_phantom(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().err.count("SYNTHETIC") == 1
 
 
+def test_the_phantom_belongs_in_one_folder_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for spelt in ("data/phantom", "./data/phantom/", tmp_path / "data" / "phantom", "link/data/phantom"):
+        assert phantom_for(spelt, ".", patients=3, size=32) == {"patients": 3, "size": 32}
+        assert phantom_for(spelt, tmp_path / "bundle" / "..", seed=1) == {"seed": 1}
+        assert phantom_for(spelt, tmp_path / "bundle", seed=1) is None
+    assert phantom_for("data/phantom2", ".", patients=3) is None
+    assert phantom_for("data", ".", patients=3) is None
+
+
+def test_the_digest_is_that_of_the_datalist_as_it_lies_there(tmp_path: Path) -> None:
+    assert datalist_digest(tmp_path / "nowhere") is None
+    assert datalist_digest(tmp_path) is None
+    write_dataset(tmp_path)
+    content = (tmp_path / "datalist.json").read_bytes()
+    assert datalist_digest(tmp_path) == hashlib.sha256(content).hexdigest()
+    (tmp_path / "datalist.json").write_bytes(content + b" ")
+    assert datalist_digest(tmp_path) != hashlib.sha256(content).hexdigest()
+
+
 # ------------------------------------------------------------------------------------------------ repeatable epochs
 def test_batches_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     data = dataset(write_dataset(tmp_path))
@@ -197,7 +222,7 @@ def test_another_seed_augments_differently(tmp_path: Path) -> None:
 
 def test_a_batch_holds_images_masks_and_names(tmp_path: Path) -> None:
     batch = epochs(dataset(write_dataset(tmp_path)), 0, count=1)[0]
-    assert set(batch) == set(BATCH_KEYS)
+    assert set(batch) == {*KEYS, *NAMES}
     for key in KEYS:
         assert batch[key].shape == (5, 1, 32, 32)
         assert batch[key].dtype == torch.float32
@@ -213,7 +238,7 @@ def test_label_items_of_image_and_label_alone_form_batches(tmp_path: Path) -> No
 
 
 def test_cases_with_and_without_masks_form_batches_with_metadata_too(tmp_path: Path) -> None:
-    transform = Compose([step for step in pipeline().transforms if not isinstance(step, EnsureTyped)])
+    transform = pipeline("train#deterministic_transforms")
     batch = epochs(EpochDataset(checked_cases(write_dataset(tmp_path)), transform, progress=False), 0, count=1)[0]
     assert batch["mask"].shape == (5, 1, 32, 32)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -18,7 +21,7 @@ from bundle.losses import DiscriminatorObjective, GeneratorObjective, Normalisat
 from bundle.networks import PatchGAN, ResnetGenerator
 from bundle.trainer import CycleGANTrainer
 from tests.conftest import in_memory
-from tests.workflow import command, equal_networks, run, train_options
+from tests.workflow import command, equal_networks, run, train_options, workflow
 
 Batch = dict[str, torch.Tensor]
 
@@ -74,8 +77,9 @@ def test_the_effective_gradient_is_that_of_one_process_on_the_joint_batch(
                 torch.testing.assert_close(ours[name], single[name], atol=1e-10, rtol=0)
 
 
-def torchrun(dataset: Path, output: Path, **options: Any) -> None:
-    line = command("training", "train.json", "multi_gpu_train.json", **train_options(dataset, output, **options))
+def torchrun(dataset: Path, output: Path, run_id: str = "training", overlays: Any = (), **options: Any) -> None:
+    configs = ("train.json", *overlays, "multi_gpu_train.json")
+    line = command(run_id, *configs, **train_options(dataset, output, **options))
     port = ["--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
     finished = run("-m", "torch.distributed.run", *port, *line)
     assert finished.returncode == 0, finished.stderr[-3000:]
@@ -91,6 +95,31 @@ def test_torchrun_trains_equal_networks_and_resumes_exactly(tiny_dataset: Path, 
     first, second = (rank["fingerprint"] for rank in state["ranks"])
     assert first == second
     assert not torch.equal(*(torch.stack(rank["pools"]["A"]["images"]) for rank in state["ranks"]))
+
+
+def test_evaluation_by_two_processes_gives_the_figures_of_one(tiny_dataset: Path, tmp_path: Path) -> None:
+    workflow("train.json", **train_options(tiny_dataset, tmp_path, max_epochs=1)).run()
+    summaries = []
+    options = train_options(tiny_dataset, tmp_path)
+    for evaluate in (
+        lambda: workflow("train.json", "evaluate.json", run_id="evaluating", **options).run(),
+        lambda: torchrun(tiny_dataset, tmp_path, "evaluating", ["evaluate.json"]),
+    ):
+        evaluate()
+        summaries.append(json.loads((tmp_path / "summary.json").read_text()))
+    for predictor, metrics in summaries[0].items():
+        assert summaries[1][predictor] == pytest.approx(metrics, rel=1e-5, abs=1e-7)
+
+
+def test_validation_works_with_fewer_cases_than_processes(tiny_dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_dataset, folder)
+    content = json.loads((folder / "datalist.json").read_text())
+    validation = [case for case in content["cases"] if case["fold"] == 1]
+    content["cases"] = [case for case in content["cases"] if case["fold"] != 1] + validation[:1]
+    (folder / "datalist.json").write_text(json.dumps(content))
+    torchrun(folder, tmp_path / "run", max_epochs=1)
+    assert "val_mae" in pd.read_csv(tmp_path / "run" / "history.csv")
 
 
 def test_networks_that_drifted_apart_are_noticed(make_trainer: Callable[..., CycleGANTrainer]) -> None:

@@ -79,13 +79,27 @@ def test_a_documented_run_names_existing_configs_workflows_and_options(command: 
     assert (workflow if not workflow.startswith("--") else "run") in parser
 
 
-def test_options_named_in_the_text_exist_in_the_training_config() -> None:
+def options_in_the_text(page: str) -> set[str]:
+    return set(re.findall(r"`--([a-z_]+) ", (ROOT / page).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/how-to")])
+def test_options_named_in_the_text_exist_in_the_config_that_the_page_is_about(page: str) -> None:
     parser = ConfigParser()
-    parser.read_config(ROOT / "configs" / "train.json")
-    pages = [page for page in PAGES if page.startswith("docs/how-to")]
-    named = {name for page in pages for name in re.findall(r"`--([a-z_]+) ", (ROOT / page).read_text(encoding="utf-8"))}
-    assert named
-    assert {name for name in named if name not in parser} - MONAI_OPTIONS == set()
+    parser.read_config(ROOT / "configs" / ("inference.json" if "inference" in page else "train.json"))
+    assert {name for name in options_in_the_text(page) if name not in parser} - MONAI_OPTIONS == set()
+
+
+def test_the_options_that_the_test_above_looks_for_are_found() -> None:
+    assert {"fold", "gamma", "model_path"} <= options_in_the_text("docs/how-to-train.md")
+    assert {"image_window", "image_size"} <= options_in_the_text("docs/how-to-inference.md")
+
+
+def test_inference_after_the_quickstart_is_shown_with_the_network_of_the_quickstart() -> None:
+    listed = words(the_one("docs/how-to-inference.md", "runs/quickstart"))
+    quickstart = ConfigParser.load_config_file(ROOT / "configs" / "quickstart.yaml")
+    for name in ("image_size", "network_def#width", "network_def#blocks"):
+        assert int(listed[listed.index(f"--{name}") + 1]) == quickstart[name]
 
 
 @functools.cache
@@ -109,7 +123,7 @@ def test_any_other_documented_command_is_there(command: str) -> None:
         targets = (ROOT / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{target}:", targets, re.MULTILINE) for target in arguments)
     else:
-        assert program in {"source", "tensorboard"}
+        assert program in {"source", "tensorboard", "export"}
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, MetaTensor
@@ -18,8 +19,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from bundle.handlers import CaseMetrics, EvaluationSummary, Panels
-from bundle.handlers.cases import gather
-from bundle.handlers.files import json_text, write_atomically
+from bundle.handlers.cases import gather_cases
 from bundle.handlers.pictures import Picture, draw
 from bundle.metrics import case_metrics, summarise
 
@@ -78,17 +78,13 @@ def test_case_metrics_of_an_evaluator_are_the_means_over_its_cases(decollate: bo
     assert 0 < found["diversity"] < 2
 
 
-def test_case_metrics_start_anew_with_every_run(tmp_path: Path) -> None:
+def test_case_metrics_start_anew_with_every_run() -> None:
     loader = DataLoader(Dataset(CASES), batch_size=2)
-    handler = CaseMetrics(csv_path=tmp_path / "rows.csv")
-    evaluator = SupervisedEvaluator(torch.device("cpu"), loader, Dimmed(), val_handlers=[handler])
+    evaluator = SupervisedEvaluator(torch.device("cpu"), loader, Dimmed(), val_handlers=[CaseMetrics()])
     evaluator.run(1)
     first = dict(evaluator.state.metrics)
     evaluator.run(2)
     assert evaluator.state.metrics == pytest.approx(first, nan_ok=True)
-    rows = pd.read_csv(tmp_path / "rows.csv")
-    assert rows["source"].tolist() == [f"P{i}_L_CC" for i in range(5)]
-    assert rows["lesion_mae"].isna().tolist() == [False, True, False, False, False]
 
 
 def test_cases_need_nothing_but_image_and_label() -> None:
@@ -129,7 +125,7 @@ def test_cases_of_all_ranks_are_joined_and_repeated_ones_dropped(monkeypatch: py
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather)
-    assert gather([("/a.png", 1), ("/b.png", 2), ("", 5)]) == [1, 2, 5, 3, 4]
+    assert gather_cases([("/a.png", 1), ("/b.png", 2), ("", 5)]) == [1, 2, 5, 3, 4]
 
 
 @pytest.fixture(scope="module")
@@ -178,19 +174,39 @@ def test_the_printed_table_is_aligned_and_names_the_files(tmp_path: Path, capsys
     assert lines[0].startswith("5 cases, 4 with lesions")
     table = lines[1 : lines.index(next(line for line in lines if line.startswith("cases ")))]
     assert len({len(line) for line in table}) == 1
-    assert str(tmp_path / "summary.json") in "\n".join(lines)
-    assert str(tmp_path / "panels" / "best.png") in "\n".join(lines)
+    paths = [tmp_path / "panels" / f"{name}.png" for name in ("worst", "median", "best")]
+    expected = [tmp_path / "cases.csv", *paths, tmp_path / "summary.json"]
+    assert [line[14:] for line in lines[-5:]] == [str(path) for path in expected]
+
+
+def test_the_printed_paths_have_the_curves_and_the_model_where_they_exist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output_dir = tmp_path / "models" / "model.pt", tmp_path / "run"
+    (tmp_path / "models").mkdir()
+    output_dir.mkdir()
+    for exists in (False, True):
+        if exists:
+            model.touch()
+            (output_dir / "curves.png").touch()
+        evaluate([EvaluationSummary(output_dir, DataLoader(Dataset(CASES)), panel_cases=0, model_path=model)])
+        paths = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if str(tmp_path) in line]
+        found = [["curves", str(output_dir / "curves.png")], ["model", str(model)]] if exists else []
+        assert paths == [
+            ["cases", str(output_dir / "cases.csv")],
+            *found,
+            ["summary", str(output_dir / "summary.json")],
+        ]
 
 
 def test_handlers_are_built_by_a_monai_config(tmp_path: Path) -> None:
     config = {
         "handlers": [
-            {"_target_": "bundle.handlers.CaseMetrics", "csv_path": str(tmp_path / "rows.csv")},
+            {"_target_": "bundle.handlers.CaseMetrics"},
             {"_target_": "bundle.handlers.Panels", "output_dir": str(tmp_path), "count": 2},
         ]
     }
-    evaluate(ConfigParser(config).get_parsed_content("handlers"))
-    assert (tmp_path / "rows.csv").is_file()
+    assert "psnr" in evaluate(ConfigParser(config).get_parsed_content("handlers")).state.metrics
     assert (tmp_path / "panels" / "epoch_0001.png").is_file()
 
 
@@ -214,23 +230,25 @@ def test_panels_show_the_same_cases_each_time_lesions_first(tmp_path: Path, monk
     assert sum(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir()) > 10_000
 
 
-def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-
-    def fail(unfinished: Path) -> None:
-        unfinished.write_text("half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+def drawn_epochs(folder: Path, epochs: int, val_interval: int, interval: int, stop_at: int | None = None) -> list[int]:
+    """The epochs that have a panel after a training that is validated every ``val_interval`` epochs."""
+    evaluator = SupervisedEvaluator(torch.device("cpu"), DataLoader(Dataset(CASES)), Dimmed())
+    trainer = Engine(lambda _, __: None)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=val_interval), lambda e: evaluator.run(e.state.epoch))
+    if stop_at is not None:
+        trainer.add_event_handler(Events.EPOCH_COMPLETED(once=stop_at), lambda e: e.terminate())
+    Panels(folder, evaluator, count=1, interval=interval).attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    return sorted(int(path.stem.removeprefix("epoch_")) for path in (folder / "panels").iterdir())
 
 
-def test_nan_and_infinity_become_null() -> None:
-    assert json.loads(json_text({"a": math.nan, "b": [math.inf, 1.5], 3: Path("x")})) == {
-        "a": None,
-        "b": [None, 1.5],
-        "3": "x",
-    }
+def test_panels_are_drawn_at_the_first_validation_then_an_interval_apart_and_at_the_last(tmp_path: Path) -> None:
+    assert drawn_epochs(tmp_path, epochs=16, val_interval=2, interval=6) == [2, 8, 14, 16]
+
+
+def test_an_early_stop_still_draws_the_last_validation(tmp_path: Path) -> None:
+    assert drawn_epochs(tmp_path, epochs=16, val_interval=2, interval=6, stop_at=4) == [2, 4]
+
+
+def test_a_single_validation_is_drawn_once(tmp_path: Path) -> None:
+    assert drawn_epochs(tmp_path, epochs=3, val_interval=3, interval=1) == [3]

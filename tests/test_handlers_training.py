@@ -94,6 +94,16 @@ def test_history_has_epoch_means_and_validation_metrics(tmp_path: Path) -> None:
         assert picture.width > 1000
 
 
+def test_a_metric_named_val_already_is_recorded_once_under_its_name(tmp_path: Path) -> None:
+    engine = trainer(counting)
+    evaluator = validator(lambda _: {"mae": 0.25, "val_mae": 0.26, "val_other": 0.5}, engine)
+    Curves(tmp_path, evaluator, draw_every=None).attach(engine)
+    run(engine, 1)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history.columns) == ["epoch", "loss", "D_B", "val_mae", "val_other"]
+    assert history[["val_mae", "val_other"]].values.tolist() == [[0.25, 0.5]]
+
+
 def test_history_does_not_depend_on_the_order_of_handlers(tmp_path: Path) -> None:
     texts = []
     for first in (True, False):
@@ -130,7 +140,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_within_the_epoch(value: float) 
     FailureMonitor(check_every=100).attach(engine)
     saved: list[int] = []
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: saved.append(e.state.epoch))
-    with pytest.raises(NonFiniteLossError, match=r"Loss cycle_B is NaN or infinite .*iteration 4 .*--resume true"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"Loss cycle_B is NaN or infinite .*iteration 4 .*Start anew \(--resume false\)"
+    ):
         run(engine, 3)
     assert saved == []
 
@@ -219,7 +231,8 @@ def test_the_bar_counts_the_whole_run_and_shows_losses(capsys: pytest.CaptureFix
 
 def test_the_record_says_what_ran_and_how_far(tmp_path: Path) -> None:
     engine = trainer(counting)
-    record = RunRecord(tmp_path, {"lr": 1e-5, "folder": Path.home() / "data"}, seed=7, best=Best())
+    config = {"lr": 1e-5, "folder": Path.home() / "data"}
+    record = RunRecord(tmp_path, config, seed=7, best=Best(), settings={"fold": 1, "image_size": (64, 64)})
     record.attach(engine)
     seen: list[str] = []
     engine.add_event_handler(
@@ -233,6 +246,38 @@ def test_the_record_says_what_ran_and_how_far(tmp_path: Path) -> None:
     assert content["best"] == {"metric": "mae", "value": 0.04, "epoch": 2}
     assert content["versions"]["torch"] == torch.__version__
     assert content["config"] == {"lr": 1e-5, "folder": "~/data"}
+    assert content["settings"] == {"fold": 1, "image_size": [64, 64]}
+    assert content["error"] is None
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("event", [Events.ITERATION_COMPLETED(once=6), Events.EPOCH_COMPLETED(once=1)])
+def test_the_record_of_a_run_that_raises_says_so_and_the_error_goes_on(
+    tmp_path: Path, error: type[BaseException], event: Any
+) -> None:
+    def fail(_: Engine) -> None:
+        raise error("details")
+
+    engine = trainer(counting)
+    RunRecord(tmp_path).attach(engine)
+    engine.add_event_handler(event, fail)
+    with pytest.raises(error, match="details"):
+        run(engine, 3)
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert (content["status"], content["error"]) == ("failed", error.__name__)
+
+
+def test_a_failure_before_the_start_leaves_the_record_of_an_earlier_run(tmp_path: Path) -> None:
+    def fail(_: Engine) -> None:
+        raise ValueError("too early")
+
+    (tmp_path / "run.json").write_text("earlier")
+    engine = trainer(counting)
+    engine.add_event_handler(Events.STARTED, fail)
+    RunRecord(tmp_path).attach(engine)
+    with pytest.raises(ValueError, match="too early"):
+        run(engine, 1)
+    assert (tmp_path / "run.json").read_text() == "earlier"
 
 
 def test_the_record_of_a_stopped_and_resumed_run_keeps_its_first_start(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 from pathlib import Path
@@ -65,7 +66,8 @@ def run_inference(dataset_dir: Path, output_dir: Path, workers: int = 0) -> Virt
         val_handlers=[writer],
     )
     evaluator.run()
-    writer.close()
+    with contextlib.suppress(SystemExit):  # raised where an image failed, after everything was written
+        writer.close()
     return writer
 
 
@@ -171,7 +173,10 @@ def test_one_file_may_stand_for_the_folder(tmp_path: Path) -> None:
 def test_a_file_of_an_unknown_kind_given_by_name_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_text("x")
     writer = VirtualDESWriter(tmp_path / "a.docx", tmp_path / "out")
-    assert (writer.pending, writer.close()["failed"]) == ([], 1)
+    assert writer.pending == []
+    with pytest.raises(SystemExit, match="1"):
+        writer.close()
+    assert writer.counts["failed"] == 1
     assert "unknown suffix '.docx'; expected .png" in report(tmp_path / "out")["a.docx"]["reason"]
 
 
@@ -226,14 +231,24 @@ def test_a_prediction_that_cannot_be_written_is_reported_and_the_rest_goes_on(
     assert "NaN or infinite" in caplog.text
 
 
-@pytest.mark.parametrize(("failed", "level"), [(0, logging.INFO), (2, logging.WARNING)])
-def test_the_summary_is_a_warning_where_something_failed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, failed: int, level: int
+def test_the_summary_gives_the_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(grey(8, 8)).save(tmp_path / "a.png")
+    writer = VirtualDESWriter(tmp_path, tmp_path / "out")
+    writer.counts.update(done=3)
+    with caplog.at_level(logging.INFO):
+        assert writer.close() == {"done": 3, "skipped": 0, "failed": 0}
+    assert caplog.records[-1].levelno == logging.INFO
+    assert "3 done, 0 skipped, 0 failed" in caplog.text
+
+
+def test_a_failed_image_makes_the_summary_a_warning_and_the_exit_code_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     Image.fromarray(grey(8, 8)).save(tmp_path / "a.png")
     writer = VirtualDESWriter(tmp_path, tmp_path / "out")
-    writer.counts.update(done=3, failed=failed)
-    with caplog.at_level(logging.INFO):
+    writer.counts.update(done=3, failed=2)
+    with pytest.raises(SystemExit) as stop:
         writer.close()
-    assert caplog.records[-1].levelno == level
-    assert f"3 done, 0 skipped, {failed} failed" in caplog.text
+    assert stop.value.code == 1
+    assert caplog.records[-1].levelno == logging.WARNING
+    assert "3 done, 0 skipped, 2 failed" in caplog.text

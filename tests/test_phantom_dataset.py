@@ -47,6 +47,8 @@ def test_datalist_describes_every_file(tmp_path: Path) -> None:
         assert image.shape == label.shape == (32, 32)
         assert image.dtype == label.dtype == np.uint16
         assert case["label_window"] == [2105, 380]
+        assert "image_window" not in case  # the LE is stored as displayed: the same min-max serves it everywhere
+        assert image.max() <= 4095
         assert case["laterality"] in "LR"
         if "mask" in case:
             assert set(np.unique(np.asarray(Image.open(tmp_path / case["mask"])))) == {0, 255}

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bundle.phantom import SITES, acquisition
-from bundle.phantom.acquisition import acquire, attenuation, blur, recombine
+from bundle.phantom.acquisition import acquire, attenuation, blur, displayed, recombine
 from bundle.phantom.beams import Site, site_named
 from bundle.phantom.fields import power_law_field
 
@@ -80,15 +80,20 @@ def test_stored_des_rises_by_36_per_mg_of_iodine_and_not_by_gland(site: Site) ->
     assert (iodine - empty)[centre].mean() == pytest.approx(36, rel=0.05)
     # a uniform veil of scatter is calibrated out; what it does locally stays below a tenth of a mg
     assert abs((gland - empty)[centre].mean()) < 3.6
-    assert (gland_image - image)[centre].mean() > 100
+    assert (gland_image - image)[centre].mean() > 100 * 4095 / 850
 
 
 @pytest.mark.usefixtures("still")
 def test_uniform_fat_shows_the_two_zero_values(site: Site) -> None:
     nothing = np.zeros((SIZE, SIZE))
     image, label = shown(site, nothing, nothing)
-    np.testing.assert_allclose(image, 2060, atol=1)
+    np.testing.assert_allclose(image, 4095 * (2060 - 1936) / 850, atol=1)
     np.testing.assert_allclose(label, 2048, atol=1)
+
+
+def test_the_le_is_stored_as_its_window_displays_it() -> None:
+    """Window 2361/850 over 0..4095: what is darker or brighter than the window is not kept."""
+    np.testing.assert_allclose(displayed(np.array([0.0, 1936, 2361, 2786, 5000])), [0, 0, 2047.5, 4095, 4095])
 
 
 @pytest.mark.usefixtures("still")

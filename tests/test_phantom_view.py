@@ -100,7 +100,7 @@ def test_enhancing_lesions_shine_and_non_enhancing_ones_do_not(monkeypatch: pyte
         mean[kind] = float(np.mean([contrast(view.label, view) for view in views]))
         assert all(view.info["lesion"] == kind for view in views)
         if kind == "benign_non_enhancing":
-            assert np.mean([contrast(view.image, view) for view in views]) > 20
+            assert np.mean([contrast(view.image, view) for view in views]) > 100  # 4095 is the whole window
     assert abs(mean["benign_non_enhancing"]) < 4  # a tenth of a mg/cm2
     assert mean["malignant"] > 20
     assert mean["benign"] > 8

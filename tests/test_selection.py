@@ -13,6 +13,7 @@ from bundle.selection import BestModel
 from bundle.trainer import CycleGANTrainer
 
 MakeTrainer = Callable[..., CycleGANTrainer]
+NAN = float("nan")
 
 
 class Validation:
@@ -22,8 +23,8 @@ class Validation:
         self.trainer, self.folder, self.errors = trainer, folder, errors
         self.evaluator = SimpleNamespace(state=SimpleNamespace(epoch_length=1, metrics={}))
         options = {"warmup_epochs": 0, "patience": 0} | options
-        paths = (folder / "model.pt", folder / "best_networks.pt")
-        self.best = BestModel(self.evaluator, trainer.network, *paths, **options)  # type: ignore[arg-type]
+        self.copy = folder / "models" / "model.pt"
+        self.best = BestModel(self.evaluator, trainer.network, folder, self.copy, **options)  # type: ignore[arg-type]
         trainer.terminate = self._stop  # type: ignore[method-assign]
         self.stopped = False
         self.epochs = 0
@@ -106,9 +107,29 @@ def test_the_file_is_the_raw_state_dict_and_the_other_holds_four_networks(
     Validation(trainer, tmp_path, [0.5]).run()
     assert torch.load(tmp_path / "model.pt", weights_only=True).keys() == trainer.network.state_dict().keys()
     assert torch.load(tmp_path / "best_networks.pt", weights_only=True).keys() == trainer.networks.keys()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_networks.pt", "model.pt"]
+    assert (tmp_path / "models" / "model.pt").read_bytes() == (tmp_path / "model.pt").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_networks.pt", "model.pt", "models"]
 
 
-def test_a_nan_error_never_counts_as_best(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    validation = Validation(make_trainer(), tmp_path, [0.5, float("nan"), 0.4])
+@pytest.mark.parametrize(("errors", "warmup"), [([0.5, NAN, 0.4], 0), ([NAN, 0.4], 0), ([0.1, NAN, 0.4], 1)])
+def test_a_nan_error_never_counts_as_best(
+    make_trainer: MakeTrainer, tmp_path: Path, errors: list[float], warmup: int
+) -> None:
+    validation = Validation(make_trainer(), tmp_path, errors, warmup_epochs=warmup)
     assert validation.run().best == pytest.approx(0.4)
+    assert validation.written == len(errors)
+
+
+def test_a_training_that_stopped_early_stays_stopped_when_it_is_resumed(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    first = Validation(make_trainer(), tmp_path, [0.2, 0.5, 0.5], patience=2)
+    state = first.run().state_dict()
+    second = make_trainer()
+    second.data_loader, second.state.epoch_length, second.state.max_epochs = [None], 1, 9
+    best = Validation(second, tmp_path, [], patience=2).best
+    best.load_state_dict(state)
+    del second.terminate  # the engine's own again
+    best.attach(second)
+    second.run()
+    assert second.state.iteration == 0

@@ -13,7 +13,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
 from bundle.networks import InstanceNorm
-from bundle.trainer import CycleGANTrainer, constant_then_linear
+from bundle.trainer import ConstantThenLinear, CycleGANTrainer
 from tests.conftest import in_memory
 
 MakeTrainer = Callable[..., CycleGANTrainer]
@@ -170,16 +170,36 @@ def test_it_is_a_supervised_trainer_that_fires_monais_events(make_trainer: MakeT
 
 def test_the_learning_rate_is_constant_then_falls_to_almost_0() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    schedule = constant_then_linear(optimizer, max_epochs=8, decay=0.5)
+    schedule = ConstantThenLinear(optimizer, max_epochs=8, decay=0.5)
     rates = []
     for _ in range(8):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert rates[:5] == [1.0] * 5
-    assert rates[5:] == pytest.approx([0.8, 0.6, 0.4])
+    assert rates[:4] == [1.0] * 4
+    assert rates[4:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
 def test_a_decay_beyond_all_epochs_is_refused() -> None:
     with pytest.raises(ValueError, match="share of the epochs"):
-        constant_then_linear(torch.optim.SGD([torch.zeros(1)], lr=1.0), 8, decay=15)
+        ConstantThenLinear(torch.optim.SGD([torch.zeros(1)], lr=1.0), 8, decay=15)
+
+
+def test_without_decay_the_rate_never_changes() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule = ConstantThenLinear(optimizer, max_epochs=3)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == 1.0
+
+
+def test_a_schedule_restored_for_a_longer_training_has_the_longer_trainings_rate() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    short = ConstantThenLinear(optimizer, max_epochs=4, decay=0.5)
+    for _ in range(4):
+        optimizer.step()
+        short.step()
+    assert optimizer.param_groups[0]["lr"] == 0
+    ConstantThenLinear(optimizer, max_epochs=8, decay=0.5).load_state_dict(short.state_dict())
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.8)

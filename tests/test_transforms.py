@@ -34,6 +34,14 @@ def test_minmax_clips_to_the_window_before_it_stretches() -> None:
     torch.testing.assert_close(scaled, torch.tensor([[[0.0, 0.25, 0.5, 1.0]]]))
 
 
+def test_a_window_of_the_config_serves_the_items_that_have_none() -> None:
+    pixels = torch.tensor([[[0.0, 150.0, 200.0, 9000.0]]])
+    scale = ScaleMammogramd("image", window=[200, 200])
+    torch.testing.assert_close(scale({"image": pixels})["image"], torch.tensor([[[0.0, 0.25, 0.5, 1.0]]]))
+    own = scale({"image": pixels, "image_window": [150, 100]})["image"]
+    torch.testing.assert_close(own, torch.tensor([[[0.0, 0.5, 1.0, 1.0]]]))
+
+
 def test_window_scaling_gives_equal_values_to_equal_pixels_of_different_images() -> None:
     scale = ScaleMammogramd("label", "window")
     first, second = torch.tensor([[[0.0, 2105.0, 2200.0]]]), torch.tensor([[[0.0, 2105.0, 9999.0]]])
@@ -59,6 +67,8 @@ def test_a_constant_image_gives_zeros(value: int) -> None:
 def test_a_bad_window_is_refused(window: list[float]) -> None:
     with pytest.raises(ValueError, match="image_window"):
         ScaleMammogramd("image")({"image": torch.rand(1, 4, 4), "image_window": window})
+    with pytest.raises(ValueError, match="window is"):
+        ScaleMammogramd("image", window=window)
 
 
 def test_a_window_from_a_collated_tensor_is_taken() -> None:
@@ -89,11 +99,11 @@ def test_a_wide_image_is_padded_above_and_below() -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_side_comes_from_the_pixels_when_the_laterality_is_unknown(side: str) -> None:
-    image = breast((20, 50), side)
+    image = breast((20, 48), side)
     assert chest_wall_side(image) == side
     assert chest_wall_side(image + 1000) == side
-    unknown = FitSquared(("image", "mask"), 50, "nearest")({"image": image, "mask": torch.ones(1, 20, 50)})
-    known = FitSquared("mask", 50, "nearest")({"mask": torch.ones(1, 20, 50), "laterality": side[0].upper()})
+    unknown = FitSquared(("image", "mask"), 48, "nearest")({"image": image, "mask": torch.ones(1, 20, 48)})
+    known = FitSquared("mask", 48, "nearest")({"mask": torch.ones(1, 20, 48), "laterality": side[0].upper()})
     assert torch.equal(unknown["mask"], known["mask"])
 
 
@@ -116,7 +126,7 @@ def landmark(shape: tuple[int, int], place: tuple[int, int]) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_bright_dot_returns_to_its_pixel_through_monai_invertd(shape: tuple[int, int], laterality: str) -> None:
     affine = torch.diag(torch.tensor([0.1, 0.2, 1.0, 1.0], dtype=torch.float64))
-    for size in (max(shape) * 2, max(shape) * 5 // 3):
+    for size in (max(shape) // 2 * 4, max(shape) * 5 // 12 * 4 + 4):
         fit = Compose([FitSquared("image", size)])
         for place in [(0, 0), (shape[0] - 1, shape[1] - 1), (shape[0] // 3, shape[1] // 2)]:
             item = fit({"image": MetaTensor(landmark(shape, place), affine=affine), "laterality": laterality})
@@ -141,7 +151,7 @@ def test_a_lesion_seen_at_fewer_pixels_returns_to_its_place(shape: tuple[int, in
     np.testing.assert_allclose(ndimage.center_of_mass(pred), centre, atol=0.05)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [(40, 92), (92, 40), (33, 56), (56, 33), (64, 64), (301, 516), (1, 16)])
 def test_an_identity_prediction_comes_back_exactly_when_nothing_is_resized(shape: tuple[int, int]) -> None:
     fit = Compose([FitSquared("image", max(shape))])
     source = torch.rand(1, *shape)
@@ -189,11 +199,17 @@ def test_a_label_item_without_masks_and_laterality_is_fitted() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"spatial_size": 0}, "spatial_size"), ({"spatial_size": 8, "mode": "cubic"}, "mode is 'cubic'")],
+    [({"spatial_size": 0}, "spatial_size"), ({"spatial_size": 16, "mode": "cubic"}, "mode is 'cubic'")],
 )
 def test_bad_arguments_of_the_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FitSquared("image", **arguments)
+
+
+@pytest.mark.parametrize("size", [0, 12, 18, 50, 64.0, "64"])
+def test_a_size_that_the_generator_cannot_halve_twice_is_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected a multiple of 4 that is at least 16.* Correct image_size"):
+        FitSquared("image", size)
 
 
 # ------------------------------------------------------------------------------------------------ masks

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bundle.weights import load_weights
 
@@ -21,6 +23,18 @@ def test_a_raw_state_dict_fills_the_network(tmp_path: Path) -> None:
     assert load_weights(network, tmp_path / "model.pt") is network
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, saved.state_dict()[name])
+
+
+def test_the_network_inside_a_distributed_wrapper_is_filled(tmp_path: Path) -> None:
+    saved, network = small(), small()
+    torch.save(saved.state_dict(), tmp_path / "model.pt")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapper = DistributedDataParallel(network)
+        assert load_weights(wrapper, tmp_path / "model.pt") is wrapper
+    finally:
+        dist.destroy_process_group()
+    assert all(torch.equal(tensor, saved.state_dict()[name]) for name, tensor in network.state_dict().items())
 
 
 def test_missing_weights_name_the_path_and_the_remedy(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,8 +10,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.nn import functional
 
-from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather, is_main_rank
-from bundle.handlers.files import write_atomically
+from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather_cases
 from bundle.metrics import case_metrics, diversity, summarise
 
 __all__ = ["CaseMetrics", "case_row", "thumbnail"]
@@ -25,17 +23,9 @@ class CaseMetrics:
     ``engine.state.metrics`` filled: all names of `bundle.metrics.summarise` and ``diversity``. Under torch.distributed
     the rows of all ranks are joined, each case once, and every rank gets the same figures. With no case at all nothing
     is written.
-
-    Args:
-        csv_path: also write the rows of the last pass there (rank 0).
-        pixel_mm: side of a pixel in mm for the ring around lesions; see `bundle.metrics.lesion_ring`.
-        prefix: put before the names of the metrics.
     """
 
-    def __init__(self, csv_path: str | Path | None = None, pixel_mm: float | None = None, prefix: str = "") -> None:
-        self.csv_path = Path(csv_path) if csv_path is not None else None
-        self.pixel_mm = pixel_mm
-        self.prefix = prefix
+    def __init__(self) -> None:
         self._own: list[tuple[str, tuple[dict[str, Any], Tensor, Tensor]]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -49,25 +39,22 @@ class CaseMetrics:
 
     def _collect(self, engine: Engine) -> None:
         for case in cases_of(engine):
-            row = case_row(case, case["pred"], self.pixel_mm)
+            row = case_row(case, case["pred"])
             self._own.append((case["path"], (row, thumbnail(case["pred"]), thumbnail(case["label"]))))
 
     def _summarise(self, engine: Engine) -> None:
-        collected = gather(self._own)
+        collected = gather_cases(self._own)
         if not collected:
             return
-        rows = pd.DataFrame([row for row, _, _ in collected])
-        figures = summarise(rows)
+        figures = summarise(pd.DataFrame([row for row, _, _ in collected]))
         preds, labels = (torch.stack(small) for small in ([c[1] for c in collected], [c[2] for c in collected]))
         figures["diversity"] = diversity(preds, labels)
-        engine.state.metrics.update({f"{self.prefix}{name}": value for name, value in figures.items()})
-        if self.csv_path is not None and is_main_rank():
-            write_atomically(self.csv_path, lambda path: rows.to_csv(path, index=False))
+        engine.state.metrics.update(figures)
 
 
-def case_row(case: dict[str, Any], pred: Tensor, pixel_mm: float | None = None) -> dict[str, Any]:
+def case_row(case: dict[str, Any], pred: Tensor) -> dict[str, Any]:
     """The strings that name the case, then its metrics as numbers. ``pred`` is ``(1, 1, W, H)``."""
-    figures = case_metrics(pred, case["label"], case["image"], case["label_mask"], pixel_mm)
+    figures = case_metrics(pred, case["label"], case["image"], case["label_mask"])
     values = torch.stack(list(figures.values()))[:, 0].tolist()
     return {key: case[key] for key in CASE_COLUMNS} | dict(zip(figures, values, strict=True))
 

@@ -10,7 +10,9 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor
 
-__all__ = ["CASE_COLUMNS", "cases_of", "gather", "is_main_rank", "source_path"]
+from bundle import ranks
+
+__all__ = ["CASE_COLUMNS", "cases_of", "gather_cases", "source_path"]
 
 CASE_COLUMNS = ("patient_id", "laterality", "view", "source")
 _TENSORS = ("image", "label", "mask", "label_mask", "pred")
@@ -44,16 +46,14 @@ def source_path(item: Mapping[str, Any]) -> str:
     return str(getattr(item.get("image"), "meta", {}).get("filename_or_obj", "") or "")
 
 
-def gather(own: Iterable[tuple[Hashable, T]]) -> list[T]:
+def gather_cases(own: Iterable[tuple[Hashable, T]]) -> list[T]:
     """Values of all ranks, in rank order; the same on every rank.
 
     Samplers repeat cases so that all ranks have as many. Of values with one (true) key only the first is kept then.
     """
-    keyed = list(own)
-    if not _is_distributed():
-        return [value for _, value in keyed]
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, keyed)
+    parts = ranks.gather(list(own))
+    if len(parts) == 1:
+        return [value for _, value in parts[0]]
     values: list[T] = []
     seen: set[Hashable] = set()
     for key, value in (pair for part in parts for pair in part):
@@ -61,15 +61,6 @@ def gather(own: Iterable[tuple[Hashable, T]]) -> list[T]:
             values.append(value)
         seen.add(key)
     return values
-
-
-def is_main_rank() -> bool:
-    """Whether this process writes files: rank 0, or the only one."""
-    return not _is_distributed() or torch.distributed.get_rank() == 0
-
-
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _items(data: Any) -> list[dict[str, Any]]:

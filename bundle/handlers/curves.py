@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bundle.handlers.cases import is_main_rank
-from bundle.handlers.files import write_atomically
+from bundle import ranks
+from bundle.files import atomic_path
 from bundle.handlers.pictures import save
 from bundle.handlers.running_losses import RunningLosses
 
@@ -34,9 +34,10 @@ class Curves:
     """Writes ``history.csv`` (one line per epoch) and ``curves.png`` into ``output_dir``.
 
     Columns: ``epoch``, the epoch means of the losses in the trainer's output, ``val_<metric>`` where the epoch was
-    validated. Attach it to the trainer; the place among the handlers does not matter. After a resume the file is read
-    and its lines from the resumed epoch on are dropped, so the history is that of one uninterrupted run. Under
-    torch.distributed rank 0 writes; its losses are those of its own share.
+    validated (a metric that is called ``val_...`` already keeps its name). Attach it to the trainer; the place among
+    the handlers does not matter. After a resume the file is read and its lines from the resumed epoch on are dropped,
+    so the history is that of one uninterrupted run. Under torch.distributed rank 0 writes; its losses are those of its
+    own share.
 
     Args:
         output_dir: folder of the run.
@@ -70,7 +71,7 @@ class Curves:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the training engine, and through it to the evaluator."""
-        if not is_main_rank():
+        if not ranks.is_main_rank():
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: self._losses.update(e.state.output))
@@ -93,13 +94,16 @@ class Curves:
 
     def _complete_validation(self, evaluator: Engine) -> None:
         metrics = {k: float(v) for k, v in evaluator.state.metrics.items() if isinstance(v, (int, float))}
-        self._record(evaluator.state.epoch, {f"val_{name}": value for name, value in metrics.items()})
+        # MONAI's key metric val_mae is the mae of `CaseMetrics`; where both are there, the latter, which the best model
+        # is chosen by, is kept.
+        own = {f"val_{name}": value for name, value in metrics.items() if not name.startswith("val_")}
+        others = {name: value for name, value in metrics.items() if name.startswith("val_")}
+        self._record(evaluator.state.epoch, others | own)
 
     def _record(self, epoch: int, figures: Mapping[str, float]) -> None:
         self.rows.setdefault(epoch, {}).update(figures)
-        write_atomically(
-            self.output_dir / "history.csv", lambda path: self.history.to_csv(path, index=False, float_format="%.6g")
-        )
+        with atomic_path(self.output_dir / "history.csv") as path:
+            self.history.to_csv(path, index=False, float_format="%.6g")
 
     def _draw(self) -> None:
         if not self.rows or self.draw_every is None:

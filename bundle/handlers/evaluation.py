@@ -13,9 +13,10 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
+from bundle import ranks
+from bundle.files import atomic_path, json_text, write_text
 from bundle.handlers.case_metrics import case_row, thumbnail
-from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather, is_main_rank
-from bundle.handlers.files import json_text, write_atomically, write_text
+from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather_cases
 from bundle.handlers.pictures import Picture, draw, picture_of, save
 from bundle.metrics import diversity, summarise
 from bundle.predictors import Predictor, fit_predictors
@@ -42,8 +43,9 @@ class EvaluationSummary:
 
     ``cases.csv``: one row per predictor and case (predictor, patient_id, laterality, view, source, metrics);
     ``summary.json``: ``{predictor: {metric: mean}}``, null where a metric does not exist; ``panels/worst.png``,
-    ``median.png``, ``best.png``: cases of the model by ``panel_metric``. The table and the paths are printed.
-    Attach it to a MONAI ``SupervisedEvaluator``; its metrics of the model also go to ``engine.state.metrics``.
+    ``median.png``, ``best.png``: cases of the model by ``panel_metric``. The table is printed, and after it the paths
+    of these files, of the training's ``curves.png`` and of the model, as far as they exist. Attach it to a MONAI
+    ``SupervisedEvaluator``; its metrics of the model also go to ``engine.state.metrics``.
 
     Args:
         output_dir: folder, made when it is missing.
@@ -51,7 +53,7 @@ class EvaluationSummary:
             Under torch.distributed give the whole section (a data set), not the share of one rank.
         panel_metric: metric, higher = better, that orders the cases of the panels; cases without it are left out.
         panel_cases: number of cases in each panel; 0 = no panels.
-        pixel_mm: side of a pixel in mm, see `bundle.metrics.lesion_ring`.
+        model_path: weights that are evaluated, for the list of paths.
     """
 
     def __init__(
@@ -60,13 +62,13 @@ class EvaluationSummary:
         training: Iterable[Mapping[str, Any]],
         panel_metric: str = "breast_psnr",
         panel_cases: int = 3,
-        pixel_mm: float | None = None,
+        model_path: str | Path | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.training = training
         self.panel_metric = panel_metric
         self.panel_cases = panel_cases
-        self.pixel_mm = pixel_mm
+        self.model_path = Path(model_path) if model_path is not None else None
         self._predictors: dict[str, Predictor] = {}
         self._own: list[tuple[str, Collected]] = []
 
@@ -84,12 +86,12 @@ class EvaluationSummary:
     def _collect(self, engine: Engine) -> None:
         for case in cases_of(engine):
             preds = {"model": case["pred"]} | {name: f(case) for name, f in self._predictors.items()}
-            rows = [{"predictor": name} | case_row(case, pred, self.pixel_mm) for name, pred in preds.items()]
+            rows = [{"predictor": name} | case_row(case, pred) for name, pred in preds.items()]
             small = {name: (thumbnail(pred), thumbnail(case["label"])) for name, pred in preds.items()}
             self._own.append((case["path"], (rows, small, picture_of(case))))
 
     def _write(self, engine: Engine) -> None:
-        collected = gather(self._own)
+        collected = gather_cases(self._own)
         if not collected:
             return
         cases = pd.DataFrame([row for rows, _, _ in collected for row in rows])
@@ -99,23 +101,31 @@ class EvaluationSummary:
             preds, labels = (torch.stack([pair[i] for pair in small]) for i in (0, 1))
             summary[str(name)] = summarise(cases[cases["predictor"] == name]) | {"diversity": diversity(preds, labels)}
         engine.state.metrics.update(summary["model"])
-        if is_main_rank():
+        if ranks.is_main_rank():
             self._write_files(cases, summary, [picture for _, _, picture in collected])
 
     def _write_files(self, cases: pd.DataFrame, summary: dict[str, dict[str, float]], pictures: list[Picture]) -> None:
         columns = ["predictor", *CASE_COLUMNS]
         ordered = cases[columns + [c for c in cases.columns if c not in columns]]
-        paths = {
-            "cases": write_atomically(self.output_dir / "cases.csv", lambda p: ordered.to_csv(p, index=False)),
-            "summary": write_text(self.output_dir / "summary.json", json_text(summary)),
-        }
-        paths |= self._write_panels(cases[cases["predictor"] == "model"].reset_index(drop=True), pictures)
-        lesions = int(cases.loc[cases["predictor"] == "model", "lesion_mae"].notna().sum())
+        with atomic_path(self.output_dir / "cases.csv") as path:
+            ordered.to_csv(path, index=False)
+        write_text(self.output_dir / "summary.json", json_text(summary))
+        of_model = cases[cases["predictor"] == "model"].reset_index(drop=True)
+        panels = self._write_panels(of_model, pictures)
+        lesions = int(of_model["lesion_mae"].notna().sum())
         print(
             f"\n{len(pictures)} cases, {lesions} with lesions; means over cases, lesion metrics over cases with lesions"
         )
         print(format_summary(summary))
+        paths = self._paths(panels)
         print("\n".join(f"{name:<14}{path}" for name, path in paths.items()), flush=True)
+
+    def _paths(self, panels: Mapping[str, Path]) -> dict[str, Path]:
+        paths = {"cases": self.output_dir / "cases.csv", **panels, "curves": self.output_dir / "curves.png"}
+        if self.model_path is not None:
+            paths["model"] = self.model_path
+        paths["summary"] = self.output_dir / "summary.json"
+        return {name: path for name, path in paths.items() if path.is_file()}
 
     def _write_panels(self, rows: pd.DataFrame, pictures: list[Picture]) -> dict[str, Path]:
         order = rows[self.panel_metric].dropna().sort_values(kind="stable").index.tolist()

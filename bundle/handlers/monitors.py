@@ -111,9 +111,8 @@ class FailureMonitor:
             raise NonFiniteLossError(
                 f"Loss {', '.join(spoilt)} is NaN or infinite at or before iteration {engine.state.iteration} "
                 f"(epoch {engine.state.epoch}; looked at every {self.check_every} iterations). The networks cannot "
-                "recover from it. Go on from the last checkpoint (--resume true) with a lower learning rate or gamma, "
-                "with --amp false, or with bfloat16 instead of float16; if it comes back, check the data "
-                "(scripts/check_data.py)."
+                "recover from it. Start anew (--resume false) with a lower --learning_rate or --gamma, or with --amp "
+                "false; if it comes back, check the data (scripts/check_data.py)."
             )
 
     def _judge_losses(self, engine: Engine) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from bundle.handlers.files import write_atomically
+from bundle.files import atomic_path
 
 __all__ = ["Picture", "draw", "picture_of", "rgb", "save"]
 
@@ -64,7 +64,9 @@ def draw(pictures: Sequence[Picture], title: str = "") -> Figure:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG, atomically."""
-    return write_atomically(path, lambda p: figure.savefig(p, dpi=100))
+    with atomic_path(path) as unfinished:
+        figure.savefig(unfinished, dpi=100)
+    return path
 
 
 def rgb(figure: Figure) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from bundle.handlers.cases import is_main_rank
+from bundle import ranks
 from bundle.handlers.running_losses import RunningLosses
 
 __all__ = ["Progress"]
@@ -35,7 +35,7 @@ class Progress:
 
     def attach(self, engine: Engine) -> None:
         """Attach to a training engine."""
-        if is_main_rank():
+        if ranks.is_main_rank():
             engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
             engine.add_event_handler(Events.COMPLETED, self._close)

@@ -11,18 +11,19 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from ignite.engine import Engine, Events
 
-from bundle.handlers.cases import is_main_rank
+from bundle import ranks
+from bundle.files import json_text, write_text
 from bundle.handlers.curves import BestSoFar
-from bundle.handlers.files import json_text, write_text
 
 __all__ = ["RunRecord", "data_hash"]
 
@@ -35,17 +36,21 @@ _FILE_KEYS = ("image", "label", "mask", "label_mask")
 class RunRecord:
     """Writes ``run.json`` at the start of a training, after every epoch and at its end, each time as a whole.
 
-    It holds the versions of the bundle and its libraries, git revision, seed, command, resolved config, hash of the
-    data, kind of machine, times, epochs and the best metric, so that a result can be traced to what made it. The home
-    folder is written as ``~``, and neither host nor user names are recorded. After a resume the first start is kept.
-    Attach it to the trainer; rank 0 writes.
+    It holds the versions of the bundle and its libraries, git revision, seed, command, config, settings, hash of the
+    data, kind of machine, times, epochs and the best metric, so that a result can be traced to what made it. ``status``
+    is running, completed, stopped early, or failed, then with the type of the error. The home folder is written as
+    ``~``, and neither host nor user names are recorded. After a resume the first start is kept. Attach it to the
+    trainer; rank 0 writes.
 
     Args:
         output_dir: folder of the run.
-        config: resolved config; values JSON does not know become text.
+        config: the config as its files and overrides make it, with its references (``@id``) and expressions unresolved;
+            values JSON does not know become text.
         seed: seed of the run.
         cases: all cases (``image``, ``label``, ``mask`` … are paths), for `data_hash`; none = not recorded.
         best: holds metric, best value and epoch, e.g. `bundle.selection.BestModel`.
+        settings: what an evaluation has to share with the training (fold, image_size, scalings, digest of the data as
+            ``data`` …), read again by `bundle.provenance.check_settings`.
     """
 
     def __init__(
@@ -55,20 +60,23 @@ class RunRecord:
         seed: int | None = None,
         cases: Iterable[Mapping[str, Any]] | None = None,
         best: BestSoFar | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(output_dir) / "run.json"
         self.config = config
         self.seed = seed
         self.cases = cases
         self.best = best
+        self.settings = settings
         self._record: dict[str, Any] = {}
 
     def attach(self, engine: Engine) -> None:
         """Attach to the training engine."""
-        if is_main_rank():
+        if ranks.is_main_rank():
             engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: self._write(e, "running"))
             engine.add_event_handler(Events.COMPLETED, self._complete)
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
         first_start = _started(self.path) if engine.state.epoch > 0 else None
@@ -78,6 +86,7 @@ class RunRecord:
             "resumed_after_epoch": engine.state.epoch or None,
             "command": sys.argv,
             "seed": self.seed,
+            "settings": self.settings,
             "data": data_hash(self.cases) if self.cases is not None else None,
             "versions": {"python": platform.python_version()} | _versions(),
             "machine": _machine(),
@@ -88,9 +97,16 @@ class RunRecord:
     def _complete(self, engine: Engine) -> None:
         self._write(engine, "completed" if engine.state.epoch == engine.state.max_epochs else "stopped early")
 
-    def _write(self, engine: Engine, status: str) -> None:
-        progress = {
+    def _fail(self, engine: Engine, error: BaseException) -> NoReturn:
+        if self._record:  # empty when the run failed before its start: the record of an earlier one stays
+            with suppress(OSError):  # the error that is raised is the one that ended the run
+                self._write(engine, "failed", type(error).__name__)
+        raise error
+
+    def _write(self, engine: Engine, status: str, error: str | None = None) -> None:
+        progress: dict[str, Any] = {
             "status": status,
+            "error": error,
             "updated": _now(),
             "epoch": engine.state.epoch,
             "max_epochs": engine.state.max_epochs,
@@ -146,14 +162,13 @@ def _versions() -> dict[str, str]:
 
 def _machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     return {
         "system": platform.system(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpus": gpus,
-        "processes": world,
+        "processes": ranks.world_size(),
     }
 
 

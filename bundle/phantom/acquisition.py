@@ -11,12 +11,14 @@ from bundle.phantom.fields import FIELD_OF_VIEW_MM, Array
 
 LABEL_WINDOW = (2105.0, 380.0)
 """DICOM window centre and width of the DES."""
-IMAGE_WINDOW = (2361.0, 850.0)
-"""DICOM window centre and width of the LE."""
+IMAGE_LIMITS = (1936.0, 2786.0)
+"""Ends of the window in which the LE is presented: it is stored as displayed, not as measured."""
+IMAGE_TOP = 4095
+"""Stored value of the window's upper end; the lower end is the background's 0."""
 DES_ZERO, DES_PER_IODINE = 2048.0, 36.0
 """Stored value of a DES without iodine, and what 1 mg/cm2 of iodine adds."""
 LE_ZERO, LE_PER_GLAND = 2060.0, 130.0
-"""Stored value of adipose tissue in the LE, and what 1 cm of gland adds."""
+"""Value of adipose tissue in the LE before its window is applied, and what 1 cm of gland adds."""
 SCATTER_LOW, SCATTER_HIGH, SCATTER_MM = 0.10, 0.15, 18.0
 """Scatter-to-primary ratio of the two exposures behind the grid, and the reach of scatter."""
 MOTION_MM = 0.15
@@ -72,6 +74,12 @@ def edge_signal(thickness: Array, inside: NDArray[np.bool_]) -> Array:
     return np.asarray((thickness - blur(thickness, EDGE_BLUR_MM) / np.maximum(share, 0.05)) * inside, dtype=np.float64)
 
 
+def displayed(values: Array) -> Array:
+    """Return LE values clipped to their window and stretched to 0..`IMAGE_TOP`, as a unit exports for presentation."""
+    low, high = IMAGE_LIMITS
+    return np.asarray((np.clip(values, low, high) - low) * (IMAGE_TOP / (high - low)), dtype=np.float64)
+
+
 def stored(values: Array, inside: NDArray[np.bool_]) -> NDArray[np.uint16]:
     """Return stored pixel values: at least 1 in the breast, 0 in the background."""
     return np.where(inside, np.clip(np.rint(values), 1, 65535), 0).astype(np.uint16)
@@ -80,7 +88,7 @@ def stored(values: Array, inside: NDArray[np.bool_]) -> NDArray[np.uint16]:
 def acquire(
     rng: np.random.Generator, site: Site, thickness: Array, gland: Array, iodine: Array
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Return the stored LE and DES of one view.
+    """Return the stored LE (1..`IMAGE_TOP` in the breast) and DES of one view.
 
     Args:
         rng: stream of this view's exposures.
@@ -107,4 +115,4 @@ def acquire(
     des_shown = recombine(site, low, high) + EDGE_LEFT_DES * site.thickness_signal * edge
     image = LE_ZERO + LE_PER_GLAND * low_shown / site.low.gland
     label = DES_ZERO + DES_PER_IODINE * des_shown / site.iodine_signal
-    return stored(image, inside), stored(label, inside)
+    return stored(displayed(image), inside), stored(label, inside)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.phantom.acquisition import IMAGE_WINDOW, LABEL_WINDOW
+from bundle.phantom.acquisition import LABEL_WINDOW
 from bundle.phantom.beams import site_named
 from bundle.phantom.patient import LESION_KINDS, Patient, draw_patient
 from bundle.phantom.render import MIN_SIZE, render_view
@@ -86,23 +86,31 @@ def make_phantom(
     check_arguments(patients, size, site, seed, num_folds, workers)
     root = Path(output_dir)
     prepare_folder(root)
-    people = [draw_patient(seed, site_named(site).index, number) for number in range(patients)]
-    folds = assign_folds(people, min(num_folds, patients), seed)
-    tasks = [
-        ViewTask(root, seed, number, laterality, view, size, site, folds[number], masks)
-        for number, person in enumerate(people)
-        for laterality, view in person.views
-    ]
+    num_folds = min(num_folds, patients)
+    tasks = list_views(root, patients, size, site, seed, num_folds, masks)
     cases = list(show_progress(render_all(tasks, workers or available_cores()), len(tasks), progress))
     datalist = {
         "name": f"cesm_phantom_{site}",
         "description": f"SYNTHETIC: physics-based CESM phantom (site {site}, seed {seed}, {size} px). No patient data.",
         "synthetic": True,
-        "num_folds": min(num_folds, patients),
+        "num_folds": num_folds,
         "cases": cases,
     }
     write_atomically(root / "datalist.json", (json.dumps(datalist, indent=1) + "\n").encode())
     return root / "datalist.json"
+
+
+def list_views(
+    root: Path, patients: int, size: int, site: str, seed: int, num_folds: int, masks: bool
+) -> list[ViewTask]:
+    """Return every view of a dataset, with the fold of its patient. Arguments as in :func:`make_phantom`."""
+    people = [draw_patient(seed, site_named(site).index, number) for number in range(patients)]
+    folds = assign_folds(people, num_folds, seed)
+    return [
+        ViewTask(root, seed, number, laterality, view, size, site, folds[number], masks)
+        for number, person in enumerate(people)
+        for laterality, view in person.views
+    ]
 
 
 def check_arguments(patients: int, size: int, site: str, seed: int, num_folds: int, workers: int | None) -> None:
@@ -177,8 +185,7 @@ def write_view(task: ViewTask) -> dict[str, object]:
         write_png(task.root / "mask" / f"{task.name}.png", view.mask.astype(np.uint8) * 255)
         entry["mask"] = f"mask/{task.name}.png"
     entry |= {"patient_id": f"P{task.patient + 1:04d}", "laterality": task.laterality, "view": task.view}
-    entry |= {"fold": task.fold, "image_window": list(IMAGE_WINDOW), "label_window": list(LABEL_WINDOW)}
-    entry["info"] = view.info
+    entry |= {"fold": task.fold, "label_window": list(LABEL_WINDOW), "info": view.info}
     return entry
 
 

@@ -32,7 +32,7 @@ class PhantomView:
     """One rendered view; arrays are (rows, columns) as shown on a screen.
 
     Attributes:
-        image: low-energy image, uint16 stored values, 0 outside the breast.
+        image: low-energy image as displayed, uint16, 1..4095 in the breast and 0 outside.
         label: dual-energy subtracted image (DES), uint16 stored values, 0 outside the breast.
         mask: True where the lesion's body lies; all False without a lesion.
         info: what is known about the case (density class, background, lesion).
