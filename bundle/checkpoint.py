@@ -149,8 +149,8 @@ class TrainingCheckpoint:
             trainer.load_process_state(state["ranks"][ranks.rank()])
         else:
             logger.warning(
-                f"{self.path} is of {len(state['ranks'])} processes and is resumed by {ranks.world_size()}: image pools "
-                "start empty and random numbers anew, so the result differs slightly from an uninterrupted run"
+                f"{self.path} is of {len(state['ranks'])} processes and is resumed by {ranks.world_size()}: image "
+                "pools start empty and random numbers anew, so the result differs slightly from an uninterrupted run"
             )
         logger.info(f"resumed from {self.path} after epoch {trainer.state.epoch}")
 

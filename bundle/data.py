@@ -17,6 +17,7 @@ from monai.transforms.compose import Compose
 from torch import distributed
 from torch.utils.data import Sampler
 
+from bundle import ranks
 from bundle.preflight import check_datalist, format_table
 
 __all__ = [
@@ -126,26 +127,14 @@ def _ensure_phantom(folder: Path, arguments: Mapping[str, Any]) -> None:
 def _passes_check(datalist: Path) -> bool:
     """Check on the first process and tell the others: every file is decoded once, the table is printed once."""
     verdict = [False]
-    if _rank() == 0:
+    if ranks.is_main_rank():
         problems = check_datalist(datalist)
         if problems:
             print(format_table(problems), file=sys.stderr, flush=True)
         verdict = [all(problem.level != "ERROR" for problem in problems)]
-    if _replicas() > 1:
+    if ranks.world_size() > 1:
         distributed.broadcast_object_list(verdict)
     return verdict[0]
-
-
-def _distributed() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
-
-
-def _replicas() -> int:
-    return distributed.get_world_size() if _distributed() else 1
-
-
-def _rank() -> int:
-    return distributed.get_rank() if _distributed() else 0
 
 
 def section_cases(cases: Sequence[Case], fold: int, section: str, num_folds: int | None = None) -> list[Case]:
@@ -244,7 +233,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = int(epoch)
 
     def _shares(self) -> int:
-        return self.num_replicas or _replicas()
+        return self.num_replicas or ranks.world_size()
 
     def __len__(self) -> int:
         """Number of items of this process in one epoch."""
@@ -255,6 +244,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = np.arange(len(self.data))
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        shares, rank = self._shares(), _rank() if self.rank is None else self.rank
+        shares, rank = self._shares(), ranks.rank() if self.rank is None else self.rank
         filled = np.resize(order, len(self) * shares) if len(order) else order
         return iter([(self.epoch, int(index)) for index in filled[rank::shares]])

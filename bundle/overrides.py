@@ -31,9 +31,11 @@ def known_ids(config_dir: str | Path, running: Mapping[str, Any]) -> set[str]:
     base = next(name for name, mark in _WORKFLOWS.items() if mark in running)
     folder = Path(config_dir)
     if not (folder / base).is_file():
-        raise FileNotFoundError(f"no {base} in {folder.absolute()}; start from the bundle's folder or set --bundle_root")
+        where = folder.absolute()
+        raise FileNotFoundError(f"no {base} in {where}; start from the bundle's folder or set --bundle_root")
     known = {"initialize", "finalize"}
-    for settings in DEFAULT_EXP_MGMT_SETTINGS.values():
+    tracking: Mapping[str, Any] = DEFAULT_EXP_MGMT_SETTINGS
+    for settings in tracking.values():
         known |= set(settings["configs"])
     for overlay in [None, *(_overlays(folder) if base == "train.json" else [])]:
         parser = ConfigParser()

@@ -56,15 +56,15 @@ def test_a_misspelt_override_ends_the_command_with_exit_code_1(tiny_dataset: Pat
     assert "did you mean --gamma?" in finished.stderr
 
 
-@pytest.mark.parametrize("overlay", sorted(p.name for p in CONFIGS.glob("*.yaml")) + ["evaluate.json"])
+@pytest.mark.parametrize("overlay", [*sorted(p.name for p in CONFIGS.glob("*.yaml")), "evaluate.json"])
 def test_every_shipped_overlay_is_accepted(overlay: str) -> None:
-    workflow("train.json", overlay, bundle_root=str(ROOT)).parser.get_parsed_content("run::0")
+    workflow("train.json", overlay, bundle_root=str(ROOT)).parser.get_parsed_content("run::1")
 
 
 def test_several_gpus_tracking_and_inference_are_accepted() -> None:
     for names in (["train.json", "multi_gpu_train.json"], ["inference.json"]):
         made = workflow(*names, bundle_root=str(ROOT), init_id="nothing")
-        made.parser.get_parsed_content("run::0")
+        made.parser.get_parsed_content("run::1")
 
 
 def test_a_folder_without_configs_is_named_with_the_remedy(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from bundle.phantom import dataset, make_phantom
@@ -100,15 +101,17 @@ def test_interrupted_run_leaves_no_datalist_and_the_next_one_finishes(
     quick(tmp_path / "whole")
     quick(tmp_path / "cut", seed=9)  # an older dataset must not seem to be the new one
     written = []
+    write_png = dataset.write_png
 
-    def failing(path: Path, content: bytes) -> None:
+    def failing(path: Path, pixels: NDArray[np.generic]) -> None:
         written.append(path)
         if len(written) == 8:
+            path.with_name(f".{path.stem}.123.png").write_bytes(b"half")  # what a process that is killed leaves
             raise KeyboardInterrupt
-        path.write_bytes(content)
+        write_png(path, pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "write_atomically", failing)
+        patch.setattr(dataset, "write_png", failing)
         with pytest.raises(KeyboardInterrupt):
             quick(tmp_path / "cut", workers=workers)
     assert not (tmp_path / "cut" / "datalist.json").exists()

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.files import atomic_path, write_text
 from bundle.phantom.acquisition import LABEL_WINDOW
 from bundle.phantom.beams import site_named
 from bundle.phantom.patient import LESION_KINDS, Patient, draw_patient
@@ -24,7 +23,7 @@ MIN_PATIENTS = 3
 FOLD_STREAM = 2**31
 """Stands where a patient's number stands in the other streams."""
 FOLDERS = ("LE", "DES", "mask")
-FILE_NAME = re.compile(r"\.?P\d{4,}_[LR]_(CC|MLO)\.png.*")
+FILE_NAME = re.compile(r"\.?P\d{4,}_[LR]_(CC|MLO)(\.\d+)?\.png")
 """Our images, and the temporary names that an interruption may leave."""
 NOTICE_NAME = "SYNTHETIC.txt"
 NOTICE = """These images are SYNTHETIC: made by bundle.phantom, no patient data.
@@ -96,8 +95,7 @@ def make_phantom(
         "num_folds": num_folds,
         "cases": cases,
     }
-    write_atomically(root / "datalist.json", (json.dumps(datalist, indent=1) + "\n").encode())
-    return root / "datalist.json"
+    return write_text(root / "datalist.json", json.dumps(datalist, indent=1) + "\n")
 
 
 def list_views(
@@ -139,7 +137,7 @@ def prepare_folder(root: Path) -> None:
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     datalist.unlink(missing_ok=True)
-    write_atomically(notice, NOTICE.encode())
+    write_text(notice, NOTICE)
     for path in pictures:
         if FILE_NAME.fullmatch(path.name):
             path.unlink()
@@ -193,16 +191,8 @@ def write_png(path: Path, pixels: NDArray[np.generic]) -> None:
     """Write a uint8 or uint16 array as PNG, through a temporary name."""
     from PIL import Image
 
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=4)
-    write_atomically(path, buffer.getvalue())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` such that ``path`` is either absent (or old) or complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with atomic_path(path) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format="PNG", compress_level=4)
 
 
 def available_cores() -> int:

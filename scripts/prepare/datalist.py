@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from bundle.data import DATALIST
+from bundle.files import write_text
 from bundle.preflight import check_datalist, format_table
 
 
@@ -59,19 +60,18 @@ def write_checked(folder: Path, content: Mapping[str, Any], progress: bool = Tru
     Returns:
         Whether it was written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{DATALIST}.{os.getpid()}.tmp"
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    draft = write_text(folder / f".{DATALIST}.{os.getpid()}.draft", text)  # in the folder that its paths refer to
     try:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        problems = check_datalist(partial, progress)
-        if problems:
-            print(format_table(problems), file=sys.stderr)
-        if any(problem.level == "ERROR" for problem in problems):
-            print(f"No {DATALIST} was written. Remedy the errors and run the command again.", file=sys.stderr)
-            return False
-        partial.replace(folder / DATALIST)
+        problems = check_datalist(draft, progress)
     finally:
-        partial.unlink(missing_ok=True)
+        draft.unlink()
+    if problems:
+        print(format_table(problems), file=sys.stderr)
+    if any(problem.level == "ERROR" for problem in problems):
+        print(f"No {DATALIST} was written. Remedy the errors and run the command again.", file=sys.stderr)
+        return False
+    write_text(folder / DATALIST, text)
     return True
 
 
