@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
@@ -30,6 +31,8 @@ __all__ = [
     "read_datalist",
     "section_cases",
 ]
+
+logger = logging.getLogger("cesm")
 
 #: Name of the list of cases in a dataset folder.
 DATALIST = "datalist.json"
@@ -94,7 +97,10 @@ def checked_cases(dataset_dir: str | Path, phantom: Mapping[str, Any] | None = N
         _ensure_phantom(folder, phantom)
     if not _passes_check(folder / DATALIST):
         raise SystemExit(1)
-    return [_absolute(case, folder) for case in read_datalist(folder)["cases"]]
+    content = read_datalist(folder)
+    if content.get("synthetic") and ranks.is_main_rank():
+        logger.warning(f"{folder} is SYNTHETIC: what is trained or measured on it says nothing about patients")
+    return [_absolute(case, folder) for case in content["cases"]]
 
 
 def _absolute(case: Mapping[str, Any], folder: Path) -> Case:

@@ -147,6 +147,14 @@ def test_the_phantom_is_made_once_and_announced_as_synthetic(
     assert not (folder.parent / ".phantom.partial").exists()
 
 
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_every_use_of_synthetic_data_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture, synthetic: bool) -> None:
+    path = write_dataset(tmp_path) / "datalist.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"synthetic": synthetic}))
+    checked_cases(tmp_path)
+    assert ("SYNTHETIC" in caplog.text) == synthetic
+
+
 def test_a_folder_with_other_files_is_never_filled_with_the_phantom(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
