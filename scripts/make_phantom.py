@@ -1,6 +1,6 @@
 """Make the built-in, SYNTHETIC contrast-enhanced mammography dataset (no patient data).
 
-Example: python scripts/make_phantom.py --output data/phantom --patients 60 --size 256 --site W --seed 0
+Example: python scripts/make_phantom.py --output data/phantom --patients 100 --size 256 --site W --seed 0
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder for LE/, DES/, mask/, datalist.json"
     )
-    parser.add_argument("--patients", type=int, default=60, help="number of patients (at least 3), 1 to 4 views each")
+    parser.add_argument("--patients", type=int, default=100, help="number of patients (at least 3), 1 to 4 views each")
     parser.add_argument("--size", type=int, default=256, help="pixels per side (at least 32); a side is always 200 mm")
     parser.add_argument("--site", default="W", choices=sorted(SITES), help="X-ray unit; no two sites share a patient")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from monai.fl.utils.constants import ExtraItems, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from bundle.checkpoint import save_atomically
+from bundle.phantom import make_phantom
 from tests.conftest import ROOT, TINY
 from tests.workflow import CONFIGS, environment, train_options, workflow
 
@@ -76,6 +78,13 @@ def test_inference_has_the_generator_and_the_preprocessing_of_training() -> None
                 assert twin[name] == value
         if "mode" in step:
             assert twin["mode"][twin["keys"].index("image")] == step["mode"]
+
+
+def test_the_phantom_made_by_training_is_the_one_its_command_makes_by_default() -> None:
+    phantom = parsed("train.json").get("phantom")
+    defaults = {name: p.default for name, p in inspect.signature(make_phantom).parameters.items()}
+    chosen = {name: phantom[name] for name in ("patients", "size", "site", "seed", "num_folds")}
+    assert chosen == {name: defaults[name] for name in chosen}
 
 
 def test_overlays_are_short() -> None:

@@ -53,7 +53,7 @@ class ViewTask:
 
 def make_phantom(
     output_dir: str | os.PathLike[str],
-    patients: int = 60,
+    patients: int = 100,
     size: int = 256,
     site: str = "W",
     seed: int = 0,
