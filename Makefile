@@ -42,7 +42,7 @@ types: $(INSTALLED)
 
 tests: export OMP_NUM_THREADS := 1
 tests: $(INSTALLED)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term
 
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

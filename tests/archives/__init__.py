@@ -1,0 +1,1 @@
+"""Synthetic archives in the layouts of the world, made from the phantom."""
