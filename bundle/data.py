@@ -19,14 +19,17 @@ from torch import distributed
 from torch.utils.data import Sampler
 
 from bundle import ranks
-from bundle.preflight import check_datalist, format_table
+from bundle.overlap import overlap_problems
+from bundle.preflight import Problem, check_datalist, format_table
 
 __all__ = [
     "DATALIST",
     "EpochDataset",
     "EpochSampler",
+    "caveats",
     "checked_cases",
     "datalist_digest",
+    "evaluation_cases",
     "phantom_for",
     "read_datalist",
     "section_cases",
@@ -95,12 +98,35 @@ def checked_cases(dataset_dir: str | Path, phantom: Mapping[str, Any] | None = N
     folder = Path(dataset_dir).expanduser().resolve()
     if phantom is not None:
         _ensure_phantom(folder, phantom)
-    if not _passes_check(folder / DATALIST):
-        raise SystemExit(1)
-    content = read_datalist(folder)
-    if content.get("synthetic") and ranks.is_main_rank():
-        logger.warning(f"{folder} is SYNTHETIC: what is trained or measured on it says nothing about patients")
-    return [_absolute(case, folder) for case in content["cases"]]
+    _refuse_errors(lambda: check_datalist(folder / DATALIST))
+    if ranks.is_main_rank():
+        for caveat in caveats(folder):
+            logger.warning(caveat)
+    return [_absolute(case, folder) for case in read_datalist(folder)["cases"]]
+
+
+def caveats(dataset_dir: str | Path) -> list[str]:
+    """What must be said with every figure measured on a dataset: that it is synthetic, that its folds leak."""
+    content = read_datalist(Path(dataset_dir).expanduser())
+    title = f"data set {content.get('name')!r}"
+    said = []
+    if content.get("synthetic"):
+        said.append(f"{title} is SYNTHETIC: what is trained or measured on it says nothing about patients")
+    if content.get("allow_leak"):
+        patients, leaking = _leaking_patients(content["cases"])
+        said.append(
+            f"{title} has LEAKING FOLDS (allow_leak; {leaking} of {patients} patients are in several folds): scores on "
+            "its validation and test sections are too good to be true and must not be reported as performance"
+        )
+    return said
+
+
+def _leaking_patients(cases: Sequence[Case]) -> tuple[int, int]:
+    """The number of patients, and of those whose cases lie in several folds."""
+    folds: dict[str, set[Any]] = {}
+    for case in cases:
+        folds.setdefault(case["patient_id"], set()).add(case.get("fold"))
+    return len(folds), sum(len(used) > 1 for used in folds.values())
 
 
 def _absolute(case: Mapping[str, Any], folder: Path) -> Case:
@@ -130,31 +156,43 @@ def _ensure_phantom(folder: Path, arguments: Mapping[str, Any]) -> None:
         partial.replace(folder)
 
 
-def _passes_check(datalist: Path) -> bool:
-    """Check on the first process and tell the others: every file is decoded once, the table is printed once."""
+def _refuse_errors(check: Callable[[], list[Problem]]) -> None:
+    """Check on the first process and tell the others: every file is decoded once, the table is printed once.
+
+    Raises:
+        SystemExit: with code 1 on every process, if there is an error.
+    """
     verdict = [False]
     if ranks.is_main_rank():
-        problems = check_datalist(datalist)
+        problems = check()
         if problems:
             print(format_table(problems), file=sys.stderr, flush=True)
         verdict = [all(problem.level != "ERROR" for problem in problems)]
     if ranks.world_size() > 1:
         distributed.broadcast_object_list(verdict)
-    return verdict[0]
+    if not verdict[0]:
+        raise SystemExit(1)
 
 
 def section_cases(cases: Sequence[Case], fold: int, section: str, num_folds: int | None = None) -> list[Case]:
     """The cases of one section of one cross-validation fold: ``test`` is fold k, ``validation`` k + 1, rest training.
 
     Args:
-        cases: cases that carry ``fold``.
+        cases: cases that carry ``fold``; if none does they are an external test set, and all in the section ``test``.
         fold: k, from 0 to ``num_folds - 1``.
         section: ``training``, ``validation`` or ``test``.
         num_folds: number of folds; by default the largest fold of the cases plus one.
 
     Raises:
-        ValueError: unknown section, fold out of range, or a section without a case.
+        ValueError: unknown section, fold out of range, a section without a case, or some cases without a fold.
     """
+    if not any("fold" in case for case in cases):
+        return _external_section(cases, section)
+    without = [str(case.get("image")) for case in cases if "fold" not in case]
+    if without:
+        raise ValueError(
+            f"{len(without)} of {len(cases)} cases have no fold, first {without[0]}. Give each one a fold."
+        )
     count = num_folds or 1 + max((int(case["fold"]) for case in cases), default=0)
     if section not in ("training", "validation", "test"):
         raise ValueError(f"section is {section!r}, expected training, validation or test. Correct it in the config.")
@@ -169,6 +207,39 @@ def section_cases(cases: Sequence[Case], fold: int, section: str, num_folds: int
             "Make the datalist with at least 3 folds and at least as many patients."
         )
     return chosen
+
+
+def _external_section(cases: Sequence[Case], section: str) -> list[Case]:
+    if section != "test":
+        raise ValueError(
+            f"these {len(cases)} cases have no folds: they are an external test set, without a {section} section. To "
+            "train on them make folds (scripts/prepare_data.py with --folds 10). To test a trained model on them, run "
+            "configs/evaluate.json with --external_dir, and with the data of the training as --dataset_dir."
+        )
+    return list(cases)
+
+
+def evaluation_cases(
+    cases: Sequence[Case], fold: int, dataset_dir: str | Path, external_dir: str | Path | None = None
+) -> list[Case]:
+    """The cases on which a model is evaluated: the test section of its data, or all of an external data set.
+
+    Args:
+        cases: of the data set that the model was trained on.
+        fold: k, as in ``section_cases``.
+        dataset_dir: folder of those cases.
+        external_dir: folder of a data set that took no part in the training; its folds, if any, do not matter.
+
+    Raises:
+        SystemExit: with code 1, after a table of all problems: the external data are bad, or share images with the
+            others.
+    """
+    if external_dir is None:
+        return section_cases(cases, fold, "test")
+    external = checked_cases(external_dir)
+    folders = [Path(folder).expanduser().resolve() for folder in (dataset_dir, external_dir)]
+    _refuse_errors(lambda: overlap_problems(folders))
+    return external
 
 
 class EpochDataset(CacheDataset):

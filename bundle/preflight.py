@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bundle.image_facts import ImageFacts, read_facts
+from bundle.problems import Level, Problem, format_table
 from bundle.reader import ImageFileError
 
-__all__ = ["Problem", "check_cases", "check_datalist", "format_table"]
+__all__ = ["FileFacts", "Problem", "case_name", "check_cases", "check_datalist", "format_table"]
 
 MIN_SIDE = 8
 """Smallest side of an image, in pixels."""
@@ -24,17 +25,10 @@ WRONG_SIDE = 0.25
 _PREPARE = "Make it with scripts/prepare_data.py (see docs/data.md)"
 _IMAGE_KEYS, _MASK_KEYS = ("image", "label"), ("mask", "label_mask")
 _FILE_KEYS = _IMAGE_KEYS + _MASK_KEYS
+_NO_FOLDS = "; or leave out `num_folds` and every `fold`: then all cases are an external test set"
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One row of the table: an ERROR stops the training, a WARNING does not."""
-
-    level: Literal["ERROR", "WARNING"]
-    case: str
-    file: str
-    problem: str
-    remedy: str
+FileFacts = dict[Path, ImageFacts | ImageFileError]
+"""What is known of each file, or the error that kept it from being read."""
 
 
 def _is_text(value: object) -> bool:
@@ -57,6 +51,7 @@ class _Field:
     expected: str
     valid: Callable[[object], bool]
     required: bool = True
+    otherwise: str = ""
 
 
 _PATH = _Field("the path of a file", _is_text)
@@ -65,10 +60,13 @@ _TOP_FIELDS = {
     "name": _Field("a text", _is_text),
     "synthetic": _Field("true or false", lambda value: isinstance(value, bool)),
     "num_folds": _Field(
-        f"a whole number >= {MIN_FOLDS}", lambda value: _is_count(value) and int(str(value)) >= MIN_FOLDS
+        f"a whole number >= {MIN_FOLDS}",
+        lambda value: _is_count(value) and int(str(value)) >= MIN_FOLDS,
+        otherwise=_NO_FOLDS,
     ),
     "cases": _Field("a list with at least one case", lambda value: isinstance(value, list) and bool(value)),
     "description": _Field("a text", lambda value: isinstance(value, str), required=False),
+    "allow_leak": _Field("true or false", lambda value: isinstance(value, bool), required=False),
 }
 _CASE_FIELDS = {
     "image": _PATH,
@@ -78,19 +76,23 @@ _CASE_FIELDS = {
     "patient_id": _Field("a text", _is_text),
     "laterality": _Field('"L" or "R"', lambda value: value in ("L", "R")),
     "view": _Field("a text such as CC or MLO", _is_text),
-    "fold": _Field("a whole number >= 0", _is_count),
+    "fold": _Field("a whole number >= 0", _is_count, otherwise=_NO_FOLDS),
     "image_window": _WINDOW,
     "label_window": _WINDOW,
     "info": _Field("an object", lambda value: isinstance(value, dict), required=False),
 }
 
 
-def check_datalist(path: str | Path, progress: bool = True) -> list[Problem]:
+def check_datalist(path: str | Path, progress: bool = True, known: FileFacts | None = None) -> list[Problem]:
     """Check a datalist and all files it names.
+
+    Without ``num_folds`` and without any ``fold`` the cases are an external test set. With ``allow_leak: true`` a
+    patient, or the same pixels, in two folds are warnings.
 
     Args:
         path: ``datalist.json`` or the folder that holds it. Relative paths in it count from that folder.
         progress: show a progress bar on a terminal.
+        known: facts of files read before; those read now are added.
 
     Returns:
         All problems, in the order of the cases; empty when the data can be used as they are.
@@ -108,47 +110,67 @@ def check_datalist(path: str | Path, progress: bool = True) -> list[Problem]:
         return broken(f"not readable as JSON: {error}", f"Correct it by hand. {_PREPARE}")
     if not isinstance(content, dict):
         return broken(f"holds a {type(content).__name__}, expected an object with name, synthetic, ...", _PREPARE)
-    problems = list(_field_problems(content, _TOP_FIELDS, "-", file.name))
-    if not _TOP_FIELDS["cases"].valid(content.get("cases")):
+    num_folds, cases = content.get("num_folds"), content.get("cases")
+    fields = dict(_TOP_FIELDS)
+    if isinstance(cases, list) and cases and not _any_fold(cases):
+        fields["num_folds"] = replace(fields["num_folds"], required=False)
+    problems = list(_field_problems(content, fields, "-", file.name))
+    if not isinstance(cases, list) or not cases:
         return problems
-    num_folds = content.get("num_folds")
-    return problems + check_cases(
-        content["cases"], file.parent, int(str(num_folds)) if _is_count(num_folds) else None, progress
-    )
+    folds = int(str(num_folds)) if _is_count(num_folds) else None
+    return problems + check_cases(cases, file.parent, folds, progress, content.get("allow_leak") is True, known)
+
+
+def _any_fold(cases: Sequence[Any]) -> bool:
+    return any(isinstance(case, dict) and "fold" in case for case in cases)
 
 
 def check_cases(
-    cases: Sequence[Any], root: str | Path = ".", num_folds: int | None = None, progress: bool = True
+    cases: Sequence[Any],
+    root: str | Path = ".",
+    num_folds: int | None = None,
+    progress: bool = True,
+    allow_leak: bool = False,
+    known: FileFacts | None = None,
 ) -> list[Problem]:
     """Check cases, their files, and what must hold between cases.
 
     Args:
         cases: entries of a datalist.
         root: folder from which relative paths count.
-        num_folds: number of folds; None takes the largest fold plus one.
+        num_folds: number of folds; None takes the largest fold plus one, or no folds where no case has one.
         progress: show a progress bar on a terminal.
+        allow_leak: a patient, or the same pixels, in two folds are warnings, not errors.
+        known: facts of files read before; those read now are added.
     """
-    names = [_case_name(index, case) for index, case in enumerate(cases)]
+    leak: Level = "WARNING" if allow_leak else "ERROR"
+    with_folds = num_folds is not None or _any_fold(cases)
+    fields = _CASE_FIELDS | {"fold": replace(_CASE_FIELDS["fold"], required=with_folds)}
+    names = [case_name(index, case) for index, case in enumerate(cases)]
     usable = {name: case for name, case in zip(names, cases, strict=True) if isinstance(case, dict)}
     files = {
         name: {key: (Path(root) / case[key]).resolve() for key in _FILE_KEYS if _is_text(case.get(key))}
         for name, case in usable.items()
     }
-    facts = read_facts((path for paths in files.values() for path in paths.values()), progress)
+    facts = {} if known is None else known
+    facts |= read_facts((path for paths in files.values() for path in paths.values() if path not in facts), progress)
     problems: list[Problem] = []
     for name, case in zip(names, cases, strict=True):
         if name not in usable:
             found = f"is a {type(case).__name__}, expected an object"
             problems.append(Problem("ERROR", name, "datalist.json", found, "Correct the datalist"))
             continue
-        problems += _field_problems(case, _CASE_FIELDS, name, "datalist.json")
+        problems += _field_problems(case, fields, name, "datalist.json")
         problems += _file_problems(case, name, files[name], facts)
-    problems += _fold_problems(usable, num_folds)
-    problems += _repeat_problems(usable, files, facts)
+    if with_folds:
+        problems += _fold_problems(usable, num_folds)
+        problems += _patient_problems(usable, leak)
+    problems += _repeat_problems(usable, files, facts, leak)
     return problems
 
 
-def _case_name(index: int, case: object) -> str:
+def case_name(index: int, case: object) -> str:
+    """How the rows of the table call the case number ``index`` of a datalist."""
     fields = case if isinstance(case, dict) else {}
     return " ".join([f"#{index}", *(str(fields[key]) for key in ("patient_id", "laterality", "view") if key in fields)])
 
@@ -169,7 +191,9 @@ def _field_problems(values: Mapping[str, Any], fields: Mapping[str, _Field], cas
             yield Problem("ERROR", case, file, problem, "Correct the datalist")
     for key, field in fields.items():
         if field.required and key not in values:
-            yield Problem("ERROR", case, file, f"key `{key}` is missing", f"Add `{key}`: {field.expected}")
+            yield Problem(
+                "ERROR", case, file, f"key `{key}` is missing", f"Add `{key}`: {field.expected}{field.otherwise}"
+            )
 
 
 def _file_problems(
@@ -192,9 +216,6 @@ def _file_problems(
         edge, laterality = ("right" if image.centroid > 0 else "left"), case["laterality"]
         problem = f"the breast lies at the {edge} edge, expected the other one for laterality {laterality}"
         yield Problem("WARNING", name, case["image"], problem, "Check the laterality, or mirror all images of the case")
-
-
-Level = Literal["ERROR", "WARNING"]
 
 
 def _image_problems(key: str, facts: ImageFacts) -> Iterator[tuple[Level, str, str]]:
@@ -263,21 +284,26 @@ def _fold_problems(cases: Mapping[str, Mapping[str, Any]], num_folds: int | None
         for fold in sorted(set(range(count)) - set(folds.values())):
             problem, remedy = f"fold {fold} of {count} has no case", "Use fewer folds, or add cases"
             yield Problem("ERROR", "-", "datalist.json", problem, remedy)
+
+
+def _patient_problems(cases: Mapping[str, Mapping[str, Any]], leak: Level) -> Iterator[Problem]:
     by_patient: dict[str, set[int]] = defaultdict(set)
-    for name, fold in folds.items():
-        if _is_text(cases[name].get("patient_id")):
-            by_patient[cases[name]["patient_id"]].add(fold)
+    for case in cases.values():
+        if _is_count(case.get("fold")) and _is_text(case.get("patient_id")):
+            by_patient[case["patient_id"]].add(case["fold"])
     for patient, used in by_patient.items():
         if len(used) > 1:
-            problem = f"patient {patient} is in folds {', '.join(map(str, sorted(used)))}"
+            who = "the patient" if leak == "WARNING" else f"patient {patient}"  # warnings of one text share a row
+            problem = f"{who} is in folds {', '.join(map(str, sorted(used)))}"
             remedy = "Put all views of a patient into one fold: the test would see patients of the training"
-            yield Problem("ERROR", f"patient {patient}", "datalist.json", problem, remedy)
+            yield Problem(leak, f"patient {patient}", "datalist.json", problem, remedy)
 
 
 def _repeat_problems(
     cases: Mapping[str, Mapping[str, Any]],
     files: Mapping[str, Mapping[str, Path]],
     facts: Mapping[Path, ImageFacts | ImageFileError],
+    leak: Level,
 ) -> Iterator[Problem]:
     """Files and pixels that several cases share; within one case ``_pair_problems`` looks."""
     for key in _FILE_KEYS:
@@ -296,41 +322,6 @@ def _repeat_problems(
                 continue
             other = first_pixels.setdefault(found.digest, name)
             if other != name:
-                leak = cases[other].get("fold") != cases[name].get("fold")
-                problem = f"{key}: the same pixels as {other}" + (", in another fold" if leak else "")
-                yield Problem("ERROR" if leak else "WARNING", name, cases[name][key], problem, "Leave one of them out")
-
-
-def _grouped(problems: Sequence[Problem]) -> list[Problem]:
-    """Errors as they are; warnings that say the same of several cases as one row."""
-    groups: dict[tuple[str, str], list[Problem]] = defaultdict(list)
-    for problem in problems:
-        if problem.level == "WARNING":
-            groups[problem.problem, problem.remedy].append(problem)
-    rows = [problem for problem in problems if problem.level == "ERROR"]
-    for same in groups.values():
-        more = f" and {len(same) - 1} more" if len(same) > 1 else ""
-        rows.append(replace(same[0], case=same[0].case + more))
-    return rows
-
-
-def format_table(problems: Sequence[Problem], group_warnings: bool = True) -> str:
-    """All problems as one table and a line that counts them.
-
-    Args:
-        problems: the rows.
-        group_warnings: errors first, then one row for all warnings that say the same; else every row as it is.
-    """
-    if not problems:
-        return "No problem found."
-    rows = [("LEVEL", "CASE", "FILE", "PROBLEM", "REMEDY")]
-    rows += [
-        (row.level, row.case, str(row.file), row.problem, row.remedy)
-        for row in (_grouped(problems) if group_warnings else problems)
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join([*(cell.ljust(n) for cell, n in zip(row, widths, strict=False)), row[4]]) for row in rows]
-    lines.insert(1, "-" * max(map(len, lines)))
-    levels = Counter(problem.level for problem in problems)
-    lines.append(f"{levels['ERROR']} errors, {levels['WARNING']} warnings")
-    return "\n".join(lines)
+                apart = cases[other].get("fold") != cases[name].get("fold")
+                problem = f"{key}: the same pixels as {other}" + (", in another fold" if apart else "")
+                yield Problem(leak if apart else "WARNING", name, cases[name][key], problem, "Leave one of them out")

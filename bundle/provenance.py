@@ -1,4 +1,4 @@
-"""Whether a model may be evaluated with these settings, judged by the record of its training."""
+"""Whether a model may be evaluated with these settings, and where to, judged by the record of its training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_settings"]
+__all__ = ["check_settings", "results_dir"]
 
 logger = logging.getLogger("cesm")
 
@@ -16,7 +16,7 @@ _INPUTS = ("image_size", "image_scaling", "label_scaling")
 """What changes the images themselves: a model sees others than in its training where these differ."""
 
 
-def check_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
+def check_settings(output_dir: str | Path, settings: Mapping[str, Any], external_dir: str | Path | None = None) -> None:
     """Compare the settings of an evaluation with those in the ``run.json`` of the training.
 
     Without a record (weights that come from elsewhere) a note is logged. Another data set is fine with any fold: that
@@ -26,6 +26,8 @@ def check_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
         output_dir: folder of the training, see `bundle.handlers.RunRecord`.
         settings: of the evaluation: ``image_size``, ``image_scaling``, ``label_scaling``, ``fold`` and ``data``, the
             digest of the data set, None if unknown. Others are not compared.
+        external_dir: the external data set, if the model is tested on one. Then a warning is logged where ``data`` is
+            not the training's: the training's cases are unknown, and one of them may be among the external ones.
 
     Raises:
         ValueError: the images are prepared in another way than in the training, or test cases of this fold took part in
@@ -48,11 +50,40 @@ def check_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
         options = " ".join(f"--{name} {trained[name]}" for name in changed)
         raise ValueError(f"{path}: {found}. The model would see other images than it has learnt on; use {options}")
     same_data = asked.get("data") is not None and asked["data"] == trained.get("data")
+    if external_dir is not None and not same_data:
+        logger.warning(
+            f"dataset_dir is not the data of the training in {path}: whether {external_dir} shares patients or images "
+            "with those is not checked, and the trivial predictors are fitted on other data; give the training's "
+            "--dataset_dir"
+        )
     if "fold" in differing and same_data:
         raise ValueError(
             f"{path}: fold was {trained['fold']} in the training and is {asked['fold']}, of the same data: training "
             f"cases would be scored as test cases; use --fold {trained['fold']}"
         )
+
+
+def results_dir(
+    output_dir: str | Path, dataset_dir: str | Path, data: str | None, external_dir: str | Path | None = None
+) -> str:
+    """The folder for the results of an evaluation: that of the run, or within it one of their own for other data.
+
+    Args:
+        output_dir: folder of the training, see `bundle.handlers.RunRecord`.
+        dataset_dir: the data set in use.
+        data: its digest, None if unknown.
+        external_dir: the external data set, if the model is tested on one.
+
+    Returns:
+        ``output_dir``, or ``output_dir/external/<name of the data set's folder>`` for data that the run was not trained
+        on, so that the results on its own test section are kept.
+    """
+    if external_dir is None:
+        trained = _recorded(Path(output_dir) / "run.json")
+        if trained is None or trained.get("data") in (None, data):
+            return str(output_dir)
+    folder = Path(dataset_dir if external_dir is None else external_dir).expanduser().resolve()
+    return str(Path(output_dir) / "external" / folder.name)
 
 
 def _recorded(path: Path) -> dict[str, Any] | None:

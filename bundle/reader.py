@@ -10,11 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from monai.config.type_definitions import PathLike
-from monai.data.image_reader import ImageReader, ITKReader, NibabelReader, PILReader, PydicomReader
+from monai.data.image_reader import ImageReader, ITKReader, NibabelReader, PILReader
 from monai.data.utils import is_no_channel
-from monai.utils.enums import MetaKeys
+from monai.utils.enums import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import Dataset
+
+from bundle.dicom.decoding import opened
+from bundle.dicom.pixels import grey_values
+from bundle.dicom.spacing import spacing_of
+from bundle.image_file_error import ImageFileError
 
 __all__ = ["SUFFIXES", "ImageFileError", "MammogramReader", "file_suffix", "read_pixels"]
 
@@ -28,20 +34,6 @@ SUFFIXES = MappingProxyType(
 #: What is kept of a file's header: geometry only, so that items of different formats form one batch.
 _KEPT_META = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPACE)
 _ONE_CHANNEL_MODES = ("L", "I", "F")
-
-
-class ImageFileError(ValueError):
-    """A file that cannot serve as one mammogram.
-
-    Attributes:
-        path: the file.
-        problem: what was found, and what was expected.
-        remedy: what to do about it.
-    """
-
-    def __init__(self, path: str | Path, problem: str, remedy: str) -> None:
-        super().__init__(f"{path}: {problem}. {remedy}.")
-        self.path, self.problem, self.remedy = Path(path), problem, remedy
 
 
 class _Loaded(NamedTuple):
@@ -71,30 +63,24 @@ def _is_dicom(path: PathLike) -> bool:
         return False
 
 
-class _DicomReader(PydicomReader):
-    """PydicomReader for projection images: spacing without patient geometry, dense tissue always bright."""
+class _DicomReader(ImageReader):
+    """One DICOM projection image, dense tissue bright, with its spacing and without patient geometry."""
 
-    def _get_meta_dict(self, img: Any) -> dict[str, Any]:
-        """The distance of rows and of columns in mm (for the magnified breast, at the detector), or 1."""
-        spacing = [float(distance) for distance in img.get("PixelSpacing") or img.get("ImagerPixelSpacing") or ()]
-        usable = len(spacing) == 2 and min(spacing) > 0
-        return {"spacing": spacing if usable else [1.0, 1.0]}
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Chosen by ``MammogramReader`` alone."""
+        return True
 
-    def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> NDArray[np.float64]:
-        rows, columns = metadata["spacing"]
-        affine = np.eye(4)
-        affine[:2, :2] = [[0.0, columns], [rows, 0.0]]  # PydicomReader exchanges the axes afterwards
-        return affine
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[str, Dataset]:
+        """The path and the object."""
+        return str(data), opened(Path(str(data)))
 
-    def _get_array_data(self, img: Any, filename: Any) -> NDArray[Any]:
-        pixels: NDArray[Any] = super()._get_array_data(img, filename)  # type: ignore[no-untyped-call]
-        shape = str(img.get("PresentationLUTShape", "")).upper()
-        if img.get("PhotometricInterpretation") != "MONOCHROME1" and shape != "INVERSE":
-            return pixels
-        bits, signed = int(img.BitsStored), int(img.PixelRepresentation)
-        lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-        ends = (lowest + highest) * float(img.get("RescaleSlope", 1)) + 2 * float(img.get("RescaleIntercept", 0))
-        return np.asarray(ends - pixels.astype(np.float32), dtype=np.float32)
+    def get_data(self, img: tuple[str, Dataset]) -> tuple[NDArray[Any], dict[str, Any]]:
+        """The pixels, (W, H), and the affine: the distance of columns and of rows in mm, or 1."""
+        path, header = img
+        rows, columns = spacing_of(header) or (1.0, 1.0)
+        affine = np.diag([columns, rows, 1.0, 1.0])
+        meta: dict[str, Any] = {MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy()}
+        return grey_values(header, path).T, meta | {MetaKeys.SPACE: SpaceKeys.RAS}
 
 
 def _one_page(image: Image.Image) -> Image.Image:
@@ -131,6 +117,8 @@ def _open(path: str) -> _Loaded:
     try:
         reader = _new_reader(suffix)
         return _Loaded(path, reader, reader.read(path), None)
+    except ImageFileError as error:
+        return _Loaded(path, None, None, error)
     except Exception as error:  # the decoders raise whatever they like
         return _Loaded(path, None, None, _unreadable(path, suffix, error))
 
@@ -166,6 +154,8 @@ def _decoded(loaded: _Loaded) -> tuple[NDArray[Any], dict[str, Any]]:
         raise loaded.error or ImageFileError(loaded.path, "no reader", "Report this as a bug")
     try:
         pixels, header = loaded.reader.get_data(loaded.image)
+    except ImageFileError:
+        raise
     except Exception as error:
         raise _unreadable(loaded.path, file_suffix(loaded.path), error) from error
     channels_last = not is_no_channel(header.get(MetaKeys.ORIGINAL_CHANNEL_DIM))
@@ -184,7 +174,8 @@ def read_pixels(path: str | Path) -> NDArray[Any]:
 
     Returns:
         (W, H) array in the file's own number type: x to the right first, y downwards second. DICOM files come with
-        their rescale slope applied and MONOCHROME1 inverted, so that dense tissue is bright; no window is applied.
+        their modality LUT or rescale slope applied, MONOCHROME1 inverted, so that dense tissue is bright, and padding
+        as dark as the darkest pixel; no window is applied.
 
     Raises:
         ImageFileError: missing, damaged, of an unknown kind, coloured, or not one 2-D image.

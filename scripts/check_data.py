@@ -1,7 +1,10 @@
-"""Check a dataset folder before training: its datalist.json and every file named there.
+"""Check dataset folders before training: each datalist.json and every file named there, and what several folders share.
 
-Prints all problems as one table. Exit code: 0 when the data can be used, 1 when there are errors.
-Example: python scripts/check_data.py data/phantom
+Prints all problems as tables. Exit code: 0 when the data can be used, 1 when there are errors. With several folders, as
+a training set and an external test set, the same pixels in two of them, or the same patient in two of one name, are
+errors too.
+Examples: python scripts/check_data.py data/phantom
+          python scripts/check_data.py data/my data/external
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bundle.preflight import check_datalist, format_table
+from bundle.overlap import overlap_problems
+from bundle.preflight import FileFacts, Problem, check_datalist, format_table
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -22,7 +26,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("dataset_dir", type=Path, metavar="DATASET_DIR", help="folder that holds datalist.json")
+    parser.add_argument(
+        "dataset_dirs", nargs="+", type=Path, metavar="DATASET_DIR", help="folder that holds datalist.json"
+    )
     parser.add_argument("--every-warning", action="store_true", help="one row a warning, also where many say the same")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -31,9 +37,17 @@ def argument_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = argument_parser().parse_args(arguments)
-    problems = check_datalist(options.dataset_dir, progress=not options.quiet)
-    print(format_table(problems, group_warnings=not options.every_warning))
-    return int(any(problem.level == "ERROR" for problem in problems))
+    progress, folders = not options.quiet, options.dataset_dirs
+    known: FileFacts = {}
+    tables: dict[str, list[Problem]] = {}
+    for folder in dict.fromkeys(folders):
+        tables[str(folder)] = check_datalist(folder, progress, known)
+    if len(folders) > 1:
+        tables["shared by several of them"] = overlap_problems(folders, progress, known)
+    for title, problems in tables.items():
+        heading = f"{title}: " if len(folders) > 1 else ""
+        print(heading + ("\n" if heading and problems else "") + format_table(problems, not options.every_warning))
+    return int(any(problem.level == "ERROR" for problems in tables.values() for problem in problems))
 
 
 if __name__ == "__main__":

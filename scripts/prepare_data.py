@@ -1,6 +1,8 @@
-"""Turn images into a dataset folder: a datalist.json with folds by patient, checked before it is written.
+"""Turn an archive into a dataset folder: images and masks on one grid, folds by patient, a data check, a data card.
 
-Exit code: 0 when the datalist was written, 1 when the data have problems, 2 when the command is wrong.
+Exit code: 0 when the dataset was written, 3 when it was written and something was left out (named on the standard
+error and in excluded.csv), 1 when nothing was written, 2 when the command is wrong, 130 when it was interrupted:
+the same command then goes on where it stopped.
 Help on one kind of source: python scripts/prepare_data.py pairs --help
 """
 
@@ -14,9 +16,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.prepare import pairs
+from scripts.prepare import cdd_cesm, cesm_ucbm, dicom_archive, pairs
 
-SOURCES = {"pairs": pairs}
+SOURCES = {"pairs": pairs, "cdd-cesm": cdd_cesm, "cesm-ucbm": cesm_ucbm, "dicom": dicom_archive}
 """Name of a subcommand -> its module, which has SUMMARY, EXAMPLE, add_arguments(parser) and run(options)."""
 
 
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"prepare_data {options.source}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"prepare_data {options.source}: interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
     return status
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from bundle.data import (
     EpochDataset,
     EpochSampler,
+    caveats,
     checked_cases,
     datalist_digest,
     phantom_for,
@@ -107,6 +108,28 @@ def test_a_wrong_or_empty_section_is_an_error_with_a_remedy(fold: int, section: 
     cases = [{"fold": 0, "patient_id": "a"}, {"fold": 2, "patient_id": "b"}]
     with pytest.raises(ValueError, match=message):
         section_cases(cases, fold, section)
+
+
+def test_cases_without_folds_are_all_test_cases_and_cannot_be_trained_on() -> None:
+    cases = [{"patient_id": "a"}, {"patient_id": "b"}]
+    assert section_cases(cases, 7, "test") == cases
+    for section in ("training", "validation"):
+        with pytest.raises(ValueError, match=rf"no folds: .* without a {section} section.*--folds 10.*--external_dir"):
+            section_cases(cases, 0, section)
+    with pytest.raises(ValueError, match=r"1 of 3 cases have no fold, first c\.png"):
+        section_cases([{"fold": 0}, {"fold": 1}, {"image": "c.png"}], 0, "test")
+
+
+def test_every_use_of_leaking_folds_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_dataset(tmp_path) / "datalist.json"
+    content = json.loads(path.read_text()) | {"allow_leak": True}
+    content["cases"][0]["fold"] = 2
+    path.write_text(json.dumps(content))
+    for _ in range(2):
+        caplog.clear()
+        assert len(checked_cases(tmp_path)) == 12
+        assert "'test' has LEAKING FOLDS (allow_leak; 1 of 6 patients are in several folds)" in caplog.text
+    assert len(caveats(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]", '{"cases": 5}'])

@@ -212,6 +212,7 @@ def test_a_broken_datalist_is_one_row(text: str | None, expected: str, tmp_path:
         ({"synthetic": "no"}, "`synthetic` is"),
         ({"num_fold": 3}, "unknown key `num_fold`"),
         ({"num_folds": 4}, "fold 3 of 4 has no case"),
+        ({"allow_leak": "yes"}, '`allow_leak` is "yes", expected true or false'),
     ],
 )
 def test_wrong_entries_at_the_top_are_named(top: dict[str, Any], expected: str, tmp_path: Path) -> None:
@@ -233,6 +234,55 @@ def test_the_same_pixels_in_two_folds_are_a_leak(tmp_path: Path) -> None:
     problems = check_datalist(write(tmp_path, cases))
     assert said(problems) == ["image: the same pixels as #0 P0 L CC, in another fold"]
     assert said(problems, "WARNING") == ["label: the same pixels as #2 P2 L CC"]
+
+
+def leaking(folder: Path) -> list[Case]:
+    """Two patients in two folds each, and one image in two folds under two names."""
+    cases = [good_case(folder, number) for number in range(6)]
+    cases[1]["patient_id"], cases[4]["patient_id"] = "P0", "P3"
+    (folder / cases[5]["image"]).write_bytes((folder / cases[0]["image"]).read_bytes())
+    return cases
+
+
+def test_leaks_that_are_allowed_are_warnings_that_share_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = leaking(tmp_path)
+    assert len(said(check_datalist(write(tmp_path, cases)))) == 3
+    assert len(said(check_datalist(write(tmp_path, cases, allow_leak=False)))) == 3
+    problems = check_datalist(write(tmp_path, cases, allow_leak=True))
+    pixels = "image: the same pixels as #0 P0 L CC, in another fold"
+    assert said(problems) == []
+    assert said(problems, "WARNING") == ["the patient is in folds 0, 1"] * 2 + [pixels]
+    assert check_data.main([str(tmp_path)]) == 0
+    assert "patient P0 and 1 more" in capsys.readouterr().out
+
+
+def test_allowed_leaks_do_not_allow_one_file_in_two_folds(tmp_path: Path) -> None:
+    cases = [good_case(tmp_path, number) for number in range(6)]
+    cases[1]["label"] = cases[0]["label"]
+    problems = said(check_datalist(write(tmp_path, cases, allow_leak=True)))
+    assert problems == ["label: the file is also that of #0 P0 L CC"]
+
+
+def test_cases_without_folds_are_an_external_test_set(tmp_path: Path) -> None:
+    cases = [{key: value for key, value in good_case(tmp_path, i).items() if key != "fold"} for i in range(2)]
+    assert check_datalist(write(tmp_path, cases, num_folds=...)) == []
+    assert check_cases(cases, tmp_path) == []
+
+
+def test_folds_of_some_cases_only_are_an_error_that_offers_both_remedies(tmp_path: Path) -> None:
+    cases = [good_case(tmp_path, number) for number in range(6)]
+    del cases[4]["fold"]
+    problems = check_datalist(write(tmp_path, cases))
+    assert said(problems) == ["key `fold` is missing"]
+    assert problems[0].remedy.startswith("Add `fold`: a whole number >= 0; or leave out `num_folds` and every `fold`")
+    assert said(check_datalist(write(tmp_path, cases, num_folds=...))) == [
+        "key `num_folds` is missing",
+        "key `fold` is missing",
+    ]
+    cases = [{key: value for key, value in case.items() if key != "fold"} for case in cases]
+    assert said(check_datalist(write(tmp_path, cases))).count("key `fold` is missing") == 6
 
 
 def test_warnings_do_not_fail_and_share_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

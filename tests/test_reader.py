@@ -105,7 +105,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "colour.png": (colour, "a colour image, expected grey values"),
     "truncated.png": (truncated, "cannot be decoded as .png by pillow"),
     "text.png": (lambda path: path.write_text("hello"), "cannot be decoded as .png"),
-    "text.dcm": (lambda path: path.write_text("hello"), "cannot be decoded as .dcm by pydicom"),
+    "text.dcm": (lambda path: path.write_text("hello"), "cannot be read as DICOM"),
     "text.nrrd": (lambda path: path.write_text("hello"), "cannot be decoded as .nrrd by itk"),
     "empty.jpg": (lambda path: path.write_bytes(b""), "0 bytes"),
     "pages.tif": (two_pages, "2 pages in one file"),

@@ -43,9 +43,9 @@ class EvaluationSummary:
 
     ``cases.csv``: one row per predictor and case (predictor, patient_id, laterality, view, source, metrics);
     ``summary.json``: ``{predictor: {metric: mean}}``, null where a metric does not exist; ``panels/worst.png``,
-    ``median.png``, ``best.png``: cases of the model by ``panel_metric``. The table is printed, and after it the paths
-    of these files, of the training's ``curves.png`` and of the model, as far as they exist. Attach it to a MONAI
-    ``SupervisedEvaluator``; its metrics of the model also go to ``engine.state.metrics``.
+    ``median.png``, ``best.png``: cases of the model by ``panel_metric``; ``caveats.txt`` if there are any. The table is
+    printed, and after it the paths of these files, of the training's ``curves.png`` and of the model, as far as they
+    exist. Attach it to a MONAI ``SupervisedEvaluator``; its metrics of the model also go to ``engine.state.metrics``.
 
     Args:
         output_dir: folder, made when it is missing.
@@ -54,6 +54,7 @@ class EvaluationSummary:
         panel_metric: metric, higher = better, that orders the cases of the panels; cases without it are left out.
         panel_cases: number of cases in each panel; 0 = no panels.
         model_path: weights that are evaluated, for the list of paths.
+        caveats: sentences that must be read with the figures, see ``bundle.data.caveats``.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class EvaluationSummary:
         panel_metric: str = "breast_psnr",
         panel_cases: int = 3,
         model_path: str | Path | None = None,
+        caveats: Sequence[str] = (),
     ) -> None:
         self.output_dir = Path(output_dir)
         self.training = training
         self.panel_metric = panel_metric
         self.panel_cases = panel_cases
         self.model_path = Path(model_path) if model_path is not None else None
+        self.caveats = list(caveats)
         self._predictors: dict[str, Predictor] = {}
         self._own: list[tuple[str, Collected]] = []
 
@@ -110,20 +113,28 @@ class EvaluationSummary:
         with atomic_path(self.output_dir / "cases.csv") as path:
             ordered.to_csv(path, index=False)
         write_text(self.output_dir / "summary.json", json_text(summary))
+        self._write_caveats()
         of_model = cases[cases["predictor"] == "model"].reset_index(drop=True)
         panels = self._write_panels(of_model, pictures)
         lesions = int(of_model["lesion_mae"].notna().sum())
         print(
             f"\n{len(pictures)} cases, {lesions} with lesions; means over cases, lesion metrics over cases with lesions"
         )
-        print(format_summary(summary))
+        print("\n".join([format_summary(summary), *(f"NOTE: {caveat}" for caveat in self.caveats)]))
         paths = self._paths(panels)
         print("\n".join(f"{name:<14}{path}" for name, path in paths.items()), flush=True)
+
+    def _write_caveats(self) -> None:
+        path = self.output_dir / "caveats.txt"
+        path.unlink(missing_ok=True)
+        if self.caveats:
+            write_text(path, "\n".join(self.caveats) + "\n")
 
     def _paths(self, panels: Mapping[str, Path]) -> dict[str, Path]:
         paths = {"cases": self.output_dir / "cases.csv", **panels, "curves": self.output_dir / "curves.png"}
         if self.model_path is not None:
             paths["model"] = self.model_path
+        paths["caveats"] = self.output_dir / "caveats.txt"
         paths["summary"] = self.output_dir / "summary.json"
         return {name: path for name, path in paths.items() if path.is_file()}
 

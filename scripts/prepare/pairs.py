@@ -1,29 +1,34 @@
-"""Datalist of LE/DES pairs that lie in folders, one file an image, matched by file name."""
+"""LE/DES pairs that lie in folders, one file an image, matched by file name."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, cast
 
 import pandas as pd
-from PIL import Image
 
 from bundle.reader import SUFFIXES, file_suffix
-from scripts.prepare.datalist import path_in, patient_folds, summary, write_checked
+from scripts.prepare import pipeline
+from scripts.prepare.sources import DicomImageFile, DicomInPlace, FileImage, FileMask
+from scripts.prepare.view import ImageSource, LeftOut, View
 
-SUMMARY = "pairs of LE and DES images in folders, matched by file name; the images stay where they are"
+SUMMARY = "pairs of LE and DES images in folders, matched by file name; without --size they stay where they are"
 EXAMPLE = r"""  python scripts/prepare_data.py pairs --image-dir my/LE --label-dir my/DES --mask-dir my/mask \
       --pattern '(?P<patient>P\d+)_(?P<laterality>L|R)_(?P<view>CC|MLO)' --output data/my"""
-EIGHT_BIT_WINDOW = [127.5, 255.0]
-"""The full range of 8-bit pixels: with it, label_scaling `window` keeps the grey values as they are."""
 _FIELDS = ("patient", "laterality", "view")
-_SIDES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
+_SIDES: Mapping[str, Literal["L", "R"]] = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
 _ROLES = {"image": "image_dir", "label": "label_dir", "mask": "mask_dir", "label_mask": "label_mask_dir"}
+_TITLES = {"image": "LE", "label": "DES", "mask": "mask", "label_mask": "mask of the DES"}
 _FEW = 20
+
+
+class _Identity(NamedTuple):
+    patient: str
+    laterality: Literal["L", "R"]
+    view: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--mask-dir", type=Path, metavar="DIR", help="lesion masks drawn on the LE images")
     files.add_argument("--label-mask-dir", type=Path, metavar="DIR", help="lesion masks drawn on the DES images")
     files.add_argument("--ignore", metavar="REGEX", help="part of the file names that differs between LE and DES")
-    files.add_argument("--skip-unmatched", action="store_true", help="leave out files without partner, do not fail")
-    files.add_argument("--output", required=True, type=Path, metavar="DATASET_DIR", help="folder for datalist.json")
     names = parser.add_argument_group("patient, laterality (L or R) and view: from the names or from a table")
     names.add_argument("--pattern", metavar="REGEX", help="whole name, with groups patient, laterality and view")
     names.add_argument("--table", type=Path, metavar="CSV", help="one row a pair")
     for field in ("name", *_FIELDS):
         names.add_argument(f"--{field}-column", default=field, metavar="COLUMN", help=f"default: {field}")
-    names.add_argument("--info-columns", nargs="+", default=[], metavar="COLUMN", help="kept as `info` of the case")
+    text = "kept as `info` of the case; label, density and vendor also serve the folds and the data card"
+    names.add_argument("--info-columns", nargs="+", default=[], metavar="COLUMN", help=text)
     names.add_argument(
         "--exclude-below",
         nargs=2,
@@ -50,51 +54,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("COLUMN", "VALUE"),
         help="leave out pairs with less than VALUE, or nothing, in COLUMN; may be repeated",
     )
-    rest = parser.add_argument_group("intensities and folds")
+    windows = parser.add_argument_group("intensities")
     for role in ("image", "label"):
-        text = "in stored pixel values; default: the full range for 8-bit files, else none"
-        rest.add_argument(f"--{role}-window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help=text)
-    rest.add_argument("--folds", type=int, default=10, help="default: 10")
-    rest.add_argument("--seed", type=int, default=0, help="seed of the folds; default: 0")
-    rest.add_argument("--name", help="name of the dataset; default: that of the output folder")
-    rest.add_argument("--quiet", action="store_true", help="no progress bar")
+        text = "in stored pixel values; default: that of DICOM headers, the full range for 8-bit files, else none"
+        windows.add_argument(f"--{role}-window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help=text)
+    pipeline.add_options(parser, in_place=True)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the datalist the options describe; return the exit status."""
+    """Make the dataset folder the options describe; return the exit status."""
+    for role in ("image", "label"):
+        window = getattr(options, f"{role}_window")
+        if window is not None and not window[1] > 0:
+            raise ValueError(f"--{role}-window has the width {window[1]:g}, expected more than 0.")
     ignore = None if options.ignore is None else _compiled("--ignore", options.ignore)
     files = {role: _files(getattr(options, option), ignore) for role, option in _ROLES.items()}
     table = None if options.table is None else _read_table(options)
-    problems = _unmatched(files, table)
-    if options.skip_unmatched:
-        _say(problems, "left out")
-        problems = []
+    left_out = _unmatched(files, table)
     paired = sorted(files["image"].keys() & files["label"].keys())
     if table is not None:
         paired = [name for name in paired if name in table.index]
-    excluded = _excluded(paired, table, options.exclude_below)
-    identities, unnamed = _identities([name for name in paired if name not in excluded], table, options)
-    problems += unnamed
-    if problems:
-        _say(problems, "problem")
-        remedy = "Rename or remove these files, correct --pattern or --table, or add --skip-unmatched."
-        print(f"No datalist was written: {len(problems)} problems. {remedy}", file=sys.stderr)
-        return 1
-    if not identities:
-        raise ValueError(f"no pair is left of {len(paired)}: check the folders and --exclude-below.")
-    content = _datalist(identities, files, table, options)
-    if not write_checked(options.output, content, progress=not options.quiet):
-        return 1
-    print(summary(content))
-    if excluded:
-        print(f"{len(excluded)} pairs left out by --exclude-below")
-    print(f"written: {options.output / 'datalist.json'}")
-    return 0
+    below = _excluded(paired, table, options.exclude_below)
+    left_out += [LeftOut(name, str(files["image"][name]), reason, _LIMIT) for name, reason in below.items()]
+    identities, unnamed = _identities([name for name in paired if name not in below], files, table, options)
+    left_out += unnamed
+    views = [_view(name, identity, files, table, options) for name, identity in identities.items()]
+    return pipeline.import_views(views, left_out, options)
 
 
-def _say(lines: list[str], heading: str) -> None:
-    for line in lines:
-        print(f"{heading}: {line}", file=sys.stderr)
+def _view(
+    name: str,
+    identity: _Identity,
+    files: Mapping[str, Mapping[str, Path]],
+    table: pd.DataFrame | None,
+    options: argparse.Namespace,
+) -> View:
+    info = {} if table is None else {column: str(table.at[name, column]) for column in options.info_columns}
+    image, label = (_image(files[role][name], role, options) for role in ("image", "label"))
+    mask, label_mask = (FileMask(files[role][name]) if name in files[role] else None for role in ("mask", "label_mask"))
+    return View(name, identity.patient, identity.laterality, identity.view, image, label, mask, label_mask, info)
+
+
+def _image(path: Path, role: str, options: argparse.Namespace) -> ImageSource:
+    given = getattr(options, f"{role}_window")
+    window = None if given is None else cast(tuple[float, float], tuple(given))
+    if SUFFIXES[file_suffix(path)] != "pydicom":
+        return FileImage(path, window)
+    return DicomInPlace(path, window) if options.size is None else DicomImageFile(path, window)
 
 
 def _stem(file: Path) -> str:
@@ -137,29 +143,41 @@ def _read_table(options: argparse.Namespace) -> pd.DataFrame:
     return table
 
 
-def _unmatched(files: Mapping[str, Mapping[str, Path]], table: pd.DataFrame | None) -> list[str]:
-    """One line for every file, and row of the table, that lacks its partner."""
-    lines = []
+_PARTNER = "Add what is missing, or correct the names (--ignore drops a part of them)"
+_LIMIT = "Excluded by --exclude-below, as asked"
+
+
+def _unmatched(files: Mapping[str, Mapping[str, Path]], table: pd.DataFrame | None) -> list[LeftOut]:
+    """Every file, and row of the table, that lacks its partner."""
+    left_out = []
     for role, partner in (("image", "label"), ("label", "image"), ("mask", "image"), ("label_mask", "label")):
         names = sorted(files[role].keys() - files[partner].keys())
-        lines += [f"{files[role][name]}: no {partner} of that name" for name in names]
+        reason = f"{_TITLES[role]} without {_TITLES[partner]} of that name"
+        left_out += [LeftOut(name, str(files[role][name]), reason, _PARTNER) for name in names]
     if table is not None:
         paired = files["image"].keys() & files["label"].keys()
-        lines += [f"{files['image'][name]}: no row in the table" for name in sorted(paired - set(table.index))]
-        lines += [f"table row {name}: no pair of files" for name in sorted(set(table.index) - paired)]
-    return lines
+        for name in sorted(paired - set(table.index)):
+            left_out.append(LeftOut(name, str(files["image"][name]), "no row in the table", _PARTNER))
+        for name in sorted(set(table.index) - paired):
+            left_out.append(LeftOut(name, "-", "a row of the table without a pair of files", _PARTNER))
+    return left_out
 
 
-def _excluded(names: list[str], table: pd.DataFrame | None, limits: list[list[str]]) -> set[str]:
-    """The names whose table cell is below a limit, or is not a number."""
+def _excluded(names: list[str], table: pd.DataFrame | None, limits: list[list[str]]) -> dict[str, str]:
+    """Name -> reason, where a cell of the table is below a limit or is not a number."""
     if table is None:
         if limits:
             raise ValueError("--exclude-below needs --table.")
-        return set()
-    excluded: set[str] = set()
-    for column, limit in limits:
-        values = pd.to_numeric(table.loc[names, column], errors="coerce")
-        excluded |= {str(name) for name in values.index[~(values >= float(limit))]}
+        return {}
+    excluded: dict[str, str] = {}
+    for column, text in limits:
+        limit = pd.to_numeric(text, errors="coerce")
+        if pd.isna(limit):
+            raise ValueError(f"--exclude-below {column} {text}: {text!r} is not a number.")
+        for name in names:
+            cell = str(table.at[name, column])
+            if not pd.to_numeric(cell, errors="coerce") >= limit:  # also where the cell is no number
+                excluded.setdefault(name, f"{column} is {cell or 'empty'}, expected at least {text}")
     return excluded
 
 
@@ -181,65 +199,37 @@ def _pattern(options: argparse.Namespace) -> re.Pattern[str] | None:
 
 
 def _identities(
-    names: list[str], table: pd.DataFrame | None, options: argparse.Namespace
-) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Name -> patient_id, laterality, view; and one line for every name that does not give them."""
-    pattern = _pattern(options)
-    identities, lines = {}, []
-    for name in names:
-        if pattern is not None:
-            match = pattern.fullmatch(name)
-            found = {field: match[field] or "" for field in _FIELDS} if match else None
-        elif table is not None:
-            found = {field: str(table.at[name, getattr(options, f"{field}_column")]) for field in _FIELDS}
-        else:
-            raise ValueError("patient, laterality and view are unknown. Give --pattern or --table.")
-        side = _SIDES.get(found["laterality"].upper()) if found else None
-        if found is None:
-            lines.append(f"{name}: the name does not match --pattern {options.pattern}")
-        elif side is None or not found["patient"] or not found["view"]:
-            lines.append(f"{name}: found {found}, expected a patient, a laterality L or R, and a view")
-        else:
-            identities[name] = {"patient_id": found["patient"], "laterality": side, "view": found["view"].upper()}
-    return identities, lines
-
-
-def _is_8_bit(file: Path) -> bool:
-    """Whether Pillow reads 8-bit samples; only the header is read."""
-    if SUFFIXES[file_suffix(file)] != "pillow":
-        return False
-    try:
-        with Image.open(file) as image:
-            return image.mode in ("L", "LA", "P", "RGB", "RGBA")
-    except OSError:
-        return False  # the data check says what is wrong with it
-
-
-def _datalist(
-    identities: Mapping[str, Mapping[str, str]],
+    names: list[str],
     files: Mapping[str, Mapping[str, Path]],
     table: pd.DataFrame | None,
     options: argparse.Namespace,
-) -> dict[str, Any]:
-    lesion = [name in files["mask"] or name in files["label_mask"] for name in identities]
-    patients = [identity["patient_id"] for identity in identities.values()]
-    folds = patient_folds(patients, lesion, options.folds, options.seed)
-    cases = []
-    for (name, identity), fold in zip(identities.items(), folds, strict=True):
-        case: dict[str, Any] = {
-            role: path_in(options.output, files[role][name]) for role in files if name in files[role]
-        }
-        case |= {**identity, "fold": fold}
-        for role in ("image", "label"):
-            window = getattr(options, f"{role}_window") or (EIGHT_BIT_WINDOW if _is_8_bit(files[role][name]) else None)
-            if window is not None:
-                case[f"{role}_window"] = window
-        if table is not None and options.info_columns:
-            case["info"] = {column: table.at[name, column] for column in options.info_columns}
-        cases.append(case)
-    return {
-        "name": options.name or options.output.resolve().name,
-        "synthetic": False,
-        "num_folds": options.folds,
-        "cases": cases,
-    }
+) -> tuple[dict[str, _Identity], list[LeftOut]]:
+    """Name -> whose breast it shows; and every name that does not give that."""
+    pattern = _pattern(options)
+    if pattern is None and table is None:
+        raise ValueError("patient, laterality and view are unknown. Give --pattern or --table.")
+    identities: dict[str, _Identity] = {}
+    left_out = []
+    for name in names:
+        found = _fields(name, pattern, table, options)
+        side = _SIDES.get(found["laterality"].upper()) if found else None
+        if found and side and found["patient"] and found["view"]:
+            identities[name] = _Identity(found["patient"], side, found["view"].upper())
+            continue
+        file = str(files["image"][name])
+        if found is None:
+            reason = f"the name does not match --pattern {options.pattern}"
+            left_out.append(LeftOut(name, file, reason, "Rename the files, or correct --pattern"))
+        else:
+            reason = f"found {found}, expected a patient, a laterality L or R, and a view"
+            left_out.append(LeftOut(name, file, reason, "Rename the files, or correct --pattern or --table"))
+    return identities, left_out
+
+
+def _fields(
+    name: str, pattern: re.Pattern[str] | None, table: pd.DataFrame | None, options: argparse.Namespace
+) -> dict[str, str] | None:
+    if pattern is not None:
+        match = pattern.fullmatch(name)
+        return {field: match[field] or "" for field in _FIELDS} if match else None
+    return {field: str(cast(Any, table).at[name, getattr(options, f"{field}_column")]) for field in _FIELDS}

@@ -1,0 +1,177 @@
+"""From a DICOM file to its stored pixel values, and an error that helps where there are none."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array as pydicom_pixel_array
+from pydicom.uid import UID, ImplicitVRLittleEndian
+
+from bundle.dicom.header import number, text
+from bundle.image_file_error import ImageFileError
+
+__all__ = ["decoded", "opened"]
+
+# What pydicom warns about is either repaired, noted or an error here; its filters are shared by all threads.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+#: No mammogram is larger (film at 25 um: about 70 million pixels); a false header must not take all memory.
+MAX_PIXELS = 2**27
+_UNSUPPORTED = "Convert it to Explicit VR Little Endian with a DICOM tool, or install pylibjpeg-libjpeg (a GPL decoder)"
+_DAMAGED = "The file is damaged: copy it again from its source, or leave it out"
+_NOT_AN_IMAGE = "Give an image file"
+_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))
+#: Compressions whose code stream ends with the same two bytes: all kinds of JPEG.
+_JPEG = "1.2.840.10008.1.2.4."
+_END_OF_STREAM = b"\xff\xd9"
+
+
+def opened(path: Path) -> Dataset:
+    """Read a file, also one without the 128 bytes of preamble.
+
+    Raises:
+        ImageFileError: absent, not DICOM, or without image.
+    """
+    try:
+        header = _read(path)
+    except OSError as error:
+        raise ImageFileError(path, f"cannot be read: {error.strerror or error}", "Correct the path") from error
+    except Exception as error:  # pydicom raises whatever a damaged file leads to
+        raise ImageFileError(path, f"cannot be read as DICOM: {_line(error)}", _DAMAGED) from error
+    if "DirectoryRecordSequence" in header:
+        raise ImageFileError(path, "a DICOMDIR, which lists images and is none", "Give one of the images it lists")
+    return header
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        return pydicom.dcmread(path)
+    except InvalidDicomError:
+        header = pydicom.dcmread(path, force=True)
+    if "SOPClassUID" not in header and "Rows" not in header:
+        size = path.stat().st_size
+        raise InvalidDicomError(f"neither preamble nor image attributes found ({size} bytes)")
+    if "TransferSyntaxUID" not in header.file_meta:
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return header
+
+
+def decoded(header: Dataset, path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """The stored values, (H, W) integers without what other bits may hold, and what was noticed.
+
+    Raises:
+        ImageFileError: no pixel data, truncated, more than one frame, coloured, or compressed in an unknown way.
+    """
+    _check(header, path)
+    try:
+        pixels = pydicom_pixel_array(header, correct_unused_bits=False)
+    except MemoryError as error:
+        raise ImageFileError(
+            path, f"needs more memory than there is: {_line(error)}", "Use a larger machine"
+        ) from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the decoders raise whatever they like; one in Rust panics, which is no Exception
+        remedy = _UNSUPPORTED if "does not support" in str(error) else _DAMAGED
+        raise ImageFileError(path, f"its pixels cannot be decoded: {_line(error)}", remedy) from error
+    pixels = _grey(pixels, header, path)
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    clean = _used_bits(pixels, header)
+    notes: tuple[str, ...] = (
+        () if clean is pixels or np.array_equal(clean, pixels) else ("bits above BitsStored were in use: ignored",)
+    )
+    if _transfer_syntax(header) in _LOSSY or text(header, "LossyImageCompression") == "01":
+        notes += ("compressed with loss",)
+    return clean, notes
+
+
+def _transfer_syntax(header: Dataset) -> UID:
+    return UID(str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID") or ImplicitVRLittleEndian))
+
+
+def _check(header: Dataset, path: Path) -> None:
+    """Refuse what the decoders would answer late, at great cost, or not at all."""
+    if "PixelData" not in header:
+        problem, remedy = (
+            "no pixel data",
+            f"{_NOT_AN_IMAGE}; an image that lacks its end has none either: copy it again",
+        )
+        raise ImageFileError(path, problem, remedy)
+    rows, columns, frames = (int(number(header, name) or 0) for name in ("Rows", "Columns", "NumberOfFrames"))
+    if rows < 1 or columns < 1 or rows * columns > MAX_PIXELS:
+        limit = f"expected at least one pixel and at most {MAX_PIXELS}"
+        raise ImageFileError(path, f"{rows} rows of {columns} pixels, {limit}", _DAMAGED)
+    if frames > 1:
+        raise ImageFileError(
+            path, f"{frames} frames in one file, expected one", "Use the single 2-D views of the study"
+        )
+    _check_bits(header, path)
+    _check_stream(header, path)
+
+
+def _check_bits(header: Dataset, path: Path) -> None:
+    allocated, stored, high = _bits(header)
+    signed = number(header, "PixelRepresentation")
+    if allocated not in (8, 16, 32) or not 1 <= stored <= high + 1 <= allocated or signed not in (0, 1):
+        found = f"{allocated} bits allocated, {stored} stored, high bit {high}, PixelRepresentation {signed}"
+        raise ImageFileError(path, f"{found}: no grey image", _DAMAGED)
+
+
+def _bits(header: Dataset) -> tuple[int, int, int]:
+    allocated = int(number(header, "BitsAllocated") or 0)
+    stored = int(number(header, "BitsStored") or allocated)
+    high = number(header, "HighBit")
+    return allocated, stored, stored - 1 if high is None else int(high)
+
+
+def _check_stream(header: Dataset, path: Path) -> None:
+    syntax = _transfer_syntax(header)
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        known = "Convert it to Explicit VR Little Endian with a DICOM tool"
+        raise ImageFileError(path, f"compressed as {syntax.name}, which cannot be decoded", known) from error
+    if not decoder.is_available:
+        missing = f"compressed as {syntax.name}, for which no decoder is installed"
+        raise ImageFileError(path, missing, "Install the packages of pyproject.toml")
+    # Behind it there may be a byte of padding and the delimiter of the sequence.
+    if syntax.startswith(_JPEG) and _END_OF_STREAM not in header.PixelData[-16:]:
+        raise ImageFileError(path, "its compressed pixels lack their end", _DAMAGED)
+
+
+def _grey(pixels: NDArray[Any], header: Dataset, path: Path) -> NDArray[Any]:
+    photometric = text(header, "PhotometricInterpretation")
+    if photometric == "PALETTE COLOR":
+        raise ImageFileError(path, "a colour image (palette), expected grey values", "Convert it to one grey channel")
+    while pixels.ndim > 2 and 1 in (pixels.shape[0], pixels.shape[-1]):
+        pixels = pixels[0] if pixels.shape[0] == 1 else pixels[..., 0]
+    if pixels.ndim == 3 and pixels.shape[-1] == 3:
+        if (pixels != pixels[..., :1]).any():
+            raise ImageFileError(path, "a colour image, expected grey values", "Convert it to one grey channel")
+        pixels = pixels[..., 0]
+    if pixels.ndim != 2:
+        raise ImageFileError(path, f"an array of shape {pixels.shape}, expected one 2-D image", _NOT_AN_IMAGE)
+    return pixels
+
+
+def _used_bits(pixels: NDArray[Any], header: Dataset) -> NDArray[Any]:
+    """The values of the bits from HighBit down, BitsStored of them; the rest may hold an old overlay, or rubbish."""
+    allocated, stored, high = _bits(header)
+    width = 8 * pixels.dtype.itemsize
+    if stored == width or allocated != width:
+        return pixels
+    if _transfer_syntax(header).startswith(_JPEG):
+        high = stored - 1  # decoders of code streams give the value itself
+    return (pixels << (width - 1 - high)) >> (width - stored)

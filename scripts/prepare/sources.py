@@ -1,0 +1,160 @@
+"""Images and masks that lie in plain files, read by the bundle's own reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.reader import ImageFileError, MammogramReader, read_pixels
+from scripts.prepare.view import Pixels
+
+__all__ = ["DicomImageFile", "DicomInPlace", "FileImage", "FileMask", "report_name"]
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """An image file of any format that ``bundle.reader`` knows, upright, with the chest wall where it belongs.
+
+    Attributes:
+        path: the file.
+        window: display window (centre, width) in stored pixel values.
+    """
+
+    path: Path
+    window: tuple[float, float] | None = None
+
+    def read(self) -> Pixels:
+        """Decode the file."""
+        reader = MammogramReader()
+        values, meta = reader.get_data(reader.read(self.path))
+        return Pixels(np.ascontiguousarray(values.T), self.window, _pixel_mm(meta))
+
+    @property
+    def report_name(self) -> str:
+        """How reports name the file."""
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class DicomInPlace:
+    """A DICOM mammogram as training reads it from its file: ``bundle.reader``'s values, not turned or mirrored.
+
+    Attributes:
+        path: the file.
+        window: display window (centre, width) in place of the header's.
+    """
+
+    path: Path
+    window: tuple[float, float] | None = None
+
+    def read(self) -> Pixels:
+        """Decode the file; the header's first window is taken where it is a linear one."""
+        found = FileImage(self.path, self.window).read()
+        return found if self.window is not None else replace(found, window=_header_window(self.path))
+
+    @property
+    def report_name(self) -> str:
+        """How reports name the file."""
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class DicomImageFile:
+    """A DICOM mammogram, brought upright as its header says.
+
+    Attributes:
+        path: the file.
+        window: display window (centre, width) in place of the header's.
+    """
+
+    path: Path
+    window: tuple[float, float] | None = None
+
+    def read(self) -> Pixels:
+        """Decode the file."""
+        from bundle.dicom import read_dicom
+
+        found = read_dicom(self.path)
+        return Pixels(
+            found.values, self.window or found.window, found.pixel_mm, found.mirrored, upside_down=found.upside_down
+        )
+
+    @property
+    def report_name(self) -> str:
+        """How reports name the file."""
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class FileMask:
+    """A mask file on the grid of its image: 0 and one other value."""
+
+    path: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.path,)
+
+    def read(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Decode the file; True where it is not 0.
+
+        Raises:
+            ImageFileError: as ``read_pixels``, and for another size or more than two values.
+        """
+        values = read_pixels(self.path).T
+        if values.shape != shape:
+            sizes = [f"{width}x{height}" for height, width in (values.shape, shape)]
+            problem = f"a mask of {sizes[0]} pixels, its image has {sizes[1]}"
+            raise ImageFileError(self.path, problem, "Draw or export the mask at the size of its image")
+        lesion = values != 0
+        if len(np.unique(values[lesion])) > 1 or not np.isfinite(values).all() or (values < 0).any():
+            problem = f"not a binary mask (values from {values.min():g} to {values.max():g}, expected 0 and one other)"
+            raise ImageFileError(self.path, problem, "Write it as 0 (background) and 255 (lesion), not as JPEG")
+        return np.ascontiguousarray(lesion)
+
+    @property
+    def report_name(self) -> str:
+        """How reports name the file."""
+        return str(self.path)
+
+
+def report_name(source: Any) -> str:
+    """How reports may name the file of a source: its ``report_name``, if it has one, else the file's name alone."""
+    named = getattr(source, "report_name", None)
+    if named is not None:
+        return str(named)
+    path: Path | None = getattr(source, "path", None) or next(iter(getattr(source, "paths", ())), None)
+    return "" if path is None else path.name
+
+
+def _pixel_mm(meta: dict[str, Any]) -> float | None:
+    """The distance of pixels in mm; None where the file says none, as the unit matrix does, or two different ones."""
+    if "affine" not in meta:
+        return None
+    spacing = np.linalg.norm(np.asarray(meta["affine"], dtype=float)[:3, :2], axis=0)
+    usable = np.isclose(spacing[0], spacing[1], rtol=1e-3) and 0 < spacing[0] != 1
+    return round(float(spacing[0]), 6) if usable else None
+
+
+def _header_window(path: Path) -> tuple[float, float] | None:
+    """The window in the values of ``bundle.reader``, which turns inverse grey scales round within their range."""
+    import pydicom
+
+    from bundle.dicom import window_of
+
+    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    window = window_of(header)
+    inverse = (
+        header.get("PhotometricInterpretation") == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
+    )
+    if window is None or not inverse:
+        return window
+    bits, signed = int(header.BitsStored), int(header.PixelRepresentation)
+    ends = -1 if signed else 2**bits - 1  # lowest and highest stored value together
+    slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+    return ends * slope + 2 * intercept - window[0], window[1]
