@@ -147,7 +147,7 @@ def _ensure_phantom(folder: Path, arguments: Mapping[str, Any]) -> None:
         rule = "*" * 100
         print(
             f"{rule}\nNo data in {folder}: making the built-in SYNTHETIC phantom there.\n"
-            "What is trained on it says nothing about patients. For your own pairs: scripts/prepare_data.py pairs\n"
+            "What is trained on it says nothing about patients. For your own data: scripts/prepare_data.py\n"
             f"{rule}",
             file=sys.stderr,
             flush=True,

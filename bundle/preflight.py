@@ -22,7 +22,7 @@ MIN_FOLDS = 3
 """One fold each for test, validation and training."""
 WRONG_SIDE = 0.25
 """Centroid (see ``ImageFacts``) from which the breast clearly lies at the other edge than its laterality says."""
-_PREPARE = "Make it with scripts/prepare_data.py (see docs/data.md)"
+_PREPARE = "Make it with scripts/prepare_data.py (see docs/how-to-prepare.md)"
 _IMAGE_KEYS, _MASK_KEYS = ("image", "label"), ("mask", "label_mask")
 _FILE_KEYS = _IMAGE_KEYS + _MASK_KEYS
 _NO_FOLDS = "; or leave out `num_folds` and every `fold`: then all cases are an external test set"

@@ -111,7 +111,7 @@ def test_8_bit_baseline_jpeg_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_spec("libjpeg") is not None, reason="its decoder, which is no dependency, is installed")
 def test_12_bit_extended_jpeg_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ImageFileError, match="does not support 'JPEG Extended'.*Convert it .* or install pylibjpeg"):
+    with pytest.raises(ImageFileError, match=r"does not support 'JPEG Extended'.*Convert it .* or install pylibjpeg"):
         read_dicom(Path(str(get_testdata_file("JPGExtended.dcm"))))
 
 

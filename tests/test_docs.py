@@ -163,10 +163,13 @@ def the_one(page: str, *parts: str) -> str:
     return found[0]
 
 
+PAIRS = the_one("docs/how-to-prepare.md", "prepare_data.py pairs", "my/LE")
+
+
 @pytest.mark.slow
 def test_the_commands_for_own_data_run_from_pairing_to_virtual_images(checkout: Path) -> None:
     train, tiny = "docs/how-to-train.md", f"{TINY_NETWORK} {TINY_TRAINING}"
-    execute(the_one(train, "prepare_data.py"), checkout)
+    execute(PAIRS, checkout)
     assert "0 errors" in execute(the_one(train, "check_data.py"), checkout)
     execute(the_one(train, "configs/train.json --dataset_dir"), checkout, tiny)
     assert (checkout / "models" / "model.pt").is_file()
@@ -185,7 +188,7 @@ def test_the_commands_for_own_data_run_from_pairing_to_virtual_images(checkout: 
 @pytest.mark.slow
 def test_tracking_with_mlflow_records_losses_and_metrics_without_a_server(checkout: Path) -> None:
     page = "docs/how-to-train.md"
-    execute(the_one(page, "prepare_data.py"), checkout)
+    execute(PAIRS, checkout)
     extra = (
         f"{TINY_NETWORK} {TINY_TRAINING} --tracking mlflow --output_dir runs/tracked --model_path runs/tracked/model.pt"
     )
@@ -197,15 +200,25 @@ def test_tracking_with_mlflow_records_losses_and_metrics_without_a_server(checko
 
 @pytest.mark.slow
 def test_the_commands_of_both_stages_run_one_after_the_other(checkout: Path) -> None:
-    execute(the_one("docs/how-to-train.md", "prepare_data.py"), checkout)
-    for overlay in ("pretrain.yaml", "finetune.yaml"):
-        execute(the_one("docs/how-to-train.md", overlay), checkout, f"{TINY_NETWORK} {TINY_TRAINING}")
+    page = "docs/how-to-two-stages.md"
+    listed = commands(page)
+    for command in listed[next(i for i, one in enumerate(listed) if "make_phantom" in one) :]:
+        if "make_phantom" in command:
+            execute(command, checkout, "--patients 6 --size 32 --folds 3 --quiet")
+        elif is_bundle_run(command):
+            training = (
+                "--max_epochs 1 --batch_size 4 --discriminator_a_def#width 4" if "run training" in command else ""
+            )
+            execute(command, checkout, f"{TINY_NETWORK} {training}")
+        else:
+            table = execute(command, checkout)
     assert (checkout / "runs" / "finetune" / "checkpoint.pt").is_file()
+    assert ["metric", "runs/scratch", "runs/finetune"] in [line.split() for line in table.splitlines()]
 
 
 @pytest.mark.slow
 def test_the_command_for_several_processes_runs(checkout: Path) -> None:
-    execute(the_one("docs/how-to-train.md", "prepare_data.py"), checkout)
+    execute(PAIRS, checkout)
     execute(the_one("docs/how-to-multi-gpu.md", "torchrun"), checkout, f"{TINY_NETWORK} {TINY_TRAINING}")
 
 

@@ -145,7 +145,7 @@ def _check_stream(header: Dataset, path: Path) -> None:
         raise ImageFileError(path, f"compressed as {syntax.name}, which cannot be decoded", known) from error
     if not decoder.is_available:
         missing = f"compressed as {syntax.name}, for which no decoder is installed"
-        raise ImageFileError(path, missing, "Install the packages of pyproject.toml")
+        raise ImageFileError(path, missing, "Install them: pip install -c constraints.txt .")
     # Behind it there may be a byte of padding and the delimiter of the sequence.
     if syntax.startswith(_JPEG) and _END_OF_STREAM not in header.PixelData[-16:]:
         raise ImageFileError(path, "its compressed pixels lack their end", _DAMAGED)
