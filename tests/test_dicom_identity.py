@@ -11,8 +11,8 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 
 from bundle.dicom import laterality_of, read_dicom, view_modifiers, view_of
+from bundle.dicom.chest_wall import chest_wall_edge
 from bundle.dicom.identity import orientation_of
-from bundle.dicom.silhouette import chest_wall_edge
 from tests.archives.dicom_files import write_dicom
 from tests.archives.phantom import phantom_pairs
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from bundle.dicom.chest_wall import chest_wall_edge
 from bundle.dicom.decoding import decoded, opened
 from bundle.dicom.header import first_item, is_big_endian, number, text
 from bundle.dicom.identity import Side, laterality_of, orientation_of, view_of
 from bundle.dicom.padding import padding_mask, with_dark_padding, without_bright_edges
-from bundle.dicom.silhouette import chest_wall_edge
 from bundle.dicom.spacing import aspect_of, pixel_mm_of
 from bundle.dicom.tables import through_table
 from bundle.dicom.voi import shown, window_of

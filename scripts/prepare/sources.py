@@ -145,16 +145,6 @@ def _header_window(path: Path) -> tuple[float, float] | None:
     """The window in the values of ``bundle.reader``, which turns inverse grey scales round within their range."""
     import pydicom
 
-    from bundle.dicom import window_of
+    from bundle.dicom import bright_window_of
 
-    header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-    window = window_of(header)
-    inverse = (
-        header.get("PhotometricInterpretation") == "MONOCHROME1" or header.get("PresentationLUTShape") == "INVERSE"
-    )
-    if window is None or not inverse:
-        return window
-    bits, signed = int(header.BitsStored), int(header.PixelRepresentation)
-    ends = -1 if signed else 2**bits - 1  # lowest and highest stored value together
-    slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
-    return ends * slope + 2 * intercept - window[0], window[1]
+    return bright_window_of(pydicom.dcmread(path, stop_before_pixels=True, force=True))
