@@ -17,11 +17,13 @@ import pytest
 from monai.bundle import ConfigParser
 
 from bundle.phantom import make_phantom
+from scripts.prepare_data import SOURCES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-#: What `monai.bundle run` itself understands.
+#: What `monai.bundle run` itself understands, and torchrun.
 MONAI_OPTIONS = {"config_file", "tracking"}
+TORCHRUN_OPTIONS = {"nproc_per_node"}
 #: Makes any documented training a matter of seconds.
 TINY_NETWORK = "--image_size 32 --network_def#width 4 --network_def#blocks 1"
 TINY_TRAINING = "--discriminator_a_def#width 4 --max_epochs 1 --batch_size 4"
@@ -80,19 +82,30 @@ def test_a_documented_run_names_existing_configs_workflows_and_options(command: 
 
 
 def options_in_the_text(page: str) -> set[str]:
-    return set(re.findall(r"`--([a-z_]+) ", (ROOT / page).read_text(encoding="utf-8")))
+    return set(re.findall(r"`--([a-z][a-z_-]*)", (ROOT / page).read_text(encoding="utf-8")))
+
+
+def options_known(page: str) -> set[str]:
+    """Top-level names of the config that a page is about, and the options of `prepare_data.py` where it is about that."""
+    parser = ConfigParser()
+    files = ["inference.json"] if "inference" in page else ["train.json", "evaluate.json"]
+    parser.read_config([ROOT / "configs" / name for name in files])
+    known = set(parser.get()) | MONAI_OPTIONS | TORCHRUN_OPTIONS
+    if "prepare" not in page:
+        return known
+    texts = [help_text("scripts/prepare_data.py", source) for source in SOURCES]
+    return known | {name for text in texts for name in re.findall(r"--([a-z][a-z-]*)", text)}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/how-to")])
-def test_options_named_in_the_text_exist_in_the_config_that_the_page_is_about(page: str) -> None:
-    parser = ConfigParser()
-    parser.read_config(ROOT / "configs" / ("inference.json" if "inference" in page else "train.json"))
-    assert {name for name in options_in_the_text(page) if name not in parser} - MONAI_OPTIONS == set()
+def test_options_named_in_the_text_exist_where_the_page_is_about(page: str) -> None:
+    assert options_in_the_text(page) - options_known(page) == set()
 
 
 def test_the_options_that_the_test_above_looks_for_are_found() -> None:
     assert {"fold", "gamma", "model_path"} <= options_in_the_text("docs/how-to-train.md")
     assert {"image_window", "image_size"} <= options_in_the_text("docs/how-to-inference.md")
+    assert {"private", "min-overlap"} <= options_in_the_text("docs/how-to-prepare.md")
 
 
 def test_inference_after_the_quickstart_is_shown_with_the_network_of_the_quickstart() -> None:
