@@ -86,7 +86,7 @@ def options_in_the_text(page: str) -> set[str]:
 
 
 def options_known(page: str) -> set[str]:
-    """Top-level names of the config that a page is about, and the options of `prepare_data.py` where it is about that."""
+    """Top-level names of the config that a page is about, and for that of `prepare_data.py` its options."""
     parser = ConfigParser()
     files = ["inference.json"] if "inference" in page else ["train.json", "evaluate.json"]
     parser.read_config([ROOT / "configs" / name for name in files])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from PIL import Image
 
 from bundle.reader import ImageFileError, read_pixels
 from scripts.prepare.conversion import Case, RefusedError, Settings, converted
+from scripts.prepare.registration import Alignment
 from scripts.prepare.sources import DicomInPlace, FileImage, FileMask, report_name
 from scripts.prepare.stored import storing
 from scripts.prepare.view import LeftOut, Pixels, View
@@ -170,9 +172,32 @@ def test_a_des_with_another_frame_is_brought_onto_the_grid_of_the_le() -> None:
     assert case.facts["registered"]
     assert case.facts["overlap_after"] > 0.9 > case.facts["overlap_before"]
     assert case.facts["shift_y"] == pytest.approx(-12, abs=3)
-    assert case.pixels["label"].shape == pair.image.shape
+    assert case.pixels["label"].shape == case.pixels["image"].shape
+    assert np.abs(np.subtract(case.pixels["image"].shape, pair.image.shape)).max() <= 3
+    drawn = drawn[tuple(slice(start, start + length) for start, length in _cut(case))]
     overlap = (case.pixels["label_mask"] & drawn).sum() / (case.pixels["label_mask"] | drawn).sum()
     assert overlap > 0.7
+
+
+def _cut(case: Case) -> list[tuple[int, int]]:
+    """First row or column of the LE that was written, and how many of them."""
+    starts = (max(0, math.ceil(case.facts[key] - 0.5)) for key in ("shift_y", "shift_x"))
+    return list(zip(starts, case.pixels["image"].shape, strict=True))
+
+
+def test_what_only_one_of_the_two_images_shows_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    aligned = Alignment(1.0, 0.0, 6.0, 0.92, 0.99, registered=True)
+    monkeypatch.setattr("scripts.prepare.conversion.align", lambda *_: aligned)
+    image, label = breast(0)
+    lesions = [np.zeros(SHAPE, dtype=np.bool_) for _ in range(2)]
+    lesions[0][2:4, 20:30] = lesions[0][20:30, 10:20] = lesions[1][20:30, 10:20] = True
+    view = made(image, label[6:, :-3], mask=_Shaped(lesions[0]), label_mask=_Shaped(lesions[1][6:, :-3]))
+    case = case_of(view)
+    assert (case.facts["shift_x"], case.facts["shift_y"], case.facts["scale"]) == (0, 6, 1)
+    np.testing.assert_array_equal(case.pixels["image"], image[6:, :-3])
+    np.testing.assert_array_equal(case.pixels["label"], label[6:, :-3])
+    np.testing.assert_array_equal(case.pixels["mask"], lesions[1][6:, :-3])
+    assert (case.facts["image_width"], case.facts["width"]) == (SHAPE[1], SHAPE[1] - 3)
 
 
 def test_images_of_different_parts_are_refused_with_their_overlap() -> None:

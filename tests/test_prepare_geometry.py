@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from scripts.prepare.geometry import Alignment, align, mask_onto_grid, onto_grid, silhouette, target_shape
+from scripts.prepare.geometry import Alignment, align, common_field, mask_onto_grid, onto_grid, silhouette, target_shape
 from scripts.prepare.silhouette import background_level
 from tests.archives.phantom import phantom_pairs
 
@@ -233,3 +233,20 @@ def test_the_real_pairs_overlap_after_registration(shared_data: Path) -> None:
         assert found.overlap_after > 0.98
         assert found.overlap_after > found.overlap_before
         assert found.scale == 1  # one detector, two crops
+
+
+@pytest.mark.parametrize("scale", [0.9, 1.0, 1.1])
+def test_the_common_field_is_what_lies_wholly_in_both_images(scale: float) -> None:
+    alignment = Alignment(scale, -3.4, 5.3, 1.0, 1.0, registered=True)
+    rows, columns = common_field((60, 50), (48, 70), alignment)
+    for span, length, own, shift in ((rows, 60, 48, 5.3), (columns, 50, 70, -3.4)):
+        low, high = scale * -0.5 + shift, scale * (own - 0.5) + shift  # the edges of the DES on the LE
+        inside = [pixel for pixel in range(length) if low <= pixel - 0.5 and pixel + 0.5 <= high]
+        assert list(range(length))[span] == inside
+
+
+def test_the_common_field_of_aligned_images_is_all_of_them() -> None:
+    assert common_field((6, 5), (6, 5), Alignment(1.0, 0.0, 0.0, 1.0, 1.0, registered=False)) == (
+        slice(0, 6),
+        slice(0, 5),
+    )

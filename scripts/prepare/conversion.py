@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,15 @@ from bundle.preflight import MIN_SIDE
 from bundle.reader import ImageFileError
 from scripts.prepare.datalist import path_in
 from scripts.prepare.facts import digest, histogram, mask_facts
-from scripts.prepare.geometry import Alignment, align, mask_onto_grid, onto_grid, silhouette, target_shape
+from scripts.prepare.geometry import (
+    Alignment,
+    align,
+    common_field,
+    mask_onto_grid,
+    onto_grid,
+    silhouette,
+    target_shape,
+)
 from scripts.prepare.sources import report_name
 from scripts.prepare.stored import EIGHT_BIT_WINDOW, storing
 from scripts.prepare.view import LeftOut, MaskSource, Pixels, View
@@ -140,8 +148,7 @@ def _read(view: View) -> _Read:
     with _named(view, "label"):
         if np.array_equal(images["image"].values, images["label"].values):
             raise ImageFileError(view.label.path, "holds the same pixels as the LE", "Give the subtracted image as DES")
-    lesion = any(mask.any() for mask in masks.values())  # without one: a datalist says that by naming no mask
-    return _Read(images, masks if lesion else {}, seconds)
+    return _Read(images, _with_lesion(masks), seconds)
 
 
 def _read_mask(source: MaskSource, image: Pixels) -> NDArray[np.bool_]:
@@ -176,16 +183,16 @@ def _require_overlap(view: View, overlap: float, settings: Settings) -> None:
 
 
 def _resampled(view: View, read: _Read, settings: Settings) -> Case:
-    """The case with images and masks resampled onto the grid of the LE, to be written."""
-    image = read.images["image"].values
-    alignment = align(image, read.images["label"].values, view.laterality)
+    """The case with images and masks resampled onto one grid over the field that both images show, to be written."""
+    alignment = align(read.images["image"].values, read.images["label"].values, view.laterality)
     _require_overlap(view, alignment.overlap_after, settings)
-    shape = (image.shape[0], image.shape[1])
+    images, masks, within = _in_common_field(read, alignment)
+    shape = _shape(images["image"])
     target = target_shape(shape, settings.size)
-    maps = {"image": None, "label": alignment, "mask": None, "label_mask": alignment}
+    maps = {"image": None, "label": within, "mask": None, "label_mask": within}
     ways = {key: storing(one.source.values) for key, one in read.images.items()}
-    values = {k: ways[k].values(onto_grid(one.values, maps[k], shape, target)) for k, one in read.images.items()}
-    masks = {key: mask_onto_grid(mask, maps[key], shape, target) for key, mask in read.masks.items()}
+    values = {key: ways[key].values(onto_grid(one, maps[key], shape, target)) for key, one in images.items()}
+    masks = _with_lesion({key: mask_onto_grid(mask, maps[key], shape, target) for key, mask in masks.items()})
     windows = {key: ways[key].window(one.source.window) for key, one in read.images.items()}
     millimetres = read.images["image"].source.pixel_mm
     pixel_mm = None if millimetres is None else round(millimetres * max(shape) / max(target), 6)
@@ -193,6 +200,27 @@ def _resampled(view: View, read: _Read, settings: Settings) -> Case:
     paths = {key: f"{FOLDERS[key]}/{view.name}.png" for key in (*values, *masks)}
     info = {f"{key}_rescale": back for key, way in ways.items() if (back := way.back()) is not None}
     return Case(_entry(view, paths, grid, info), _facts(view, read, grid), {**values, **masks})
+
+
+def _in_common_field(
+    read: _Read, alignment: Alignment
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]], Alignment]:
+    """Images and masks with the LE cut to the field that the DES shows too, and how the DES lies on what is left."""
+    image, label = (read.images[key].values for key in ("image", "label"))
+    rows, columns = common_field(_shape(image), _shape(label), alignment)
+    masks = {key: mask[rows, columns] if key == "mask" else mask for key, mask in read.masks.items()}
+    within = replace(alignment, shift_x=alignment.shift_x - columns.start, shift_y=alignment.shift_y - rows.start)
+    return {"image": image[rows, columns], "label": label}, masks, within
+
+
+def _with_lesion(masks: dict[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:
+    """The masks if there is a lesion pixel, else none: a datalist says that by naming no mask."""
+    return masks if any(mask.any() for mask in masks.values()) else {}
+
+
+def _shape(values: NDArray[Any]) -> tuple[int, int]:
+    height, width = values.shape
+    return height, width
 
 
 def _described(view: View, read: _Read, settings: Settings) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ from scipy import ndimage
 from scripts.prepare.registration import Alignment, align
 from scripts.prepare.silhouette import background_level, silhouette
 
-__all__ = ["Alignment", "align", "mask_onto_grid", "onto_grid", "silhouette", "target_shape"]
+__all__ = ["Alignment", "align", "common_field", "mask_onto_grid", "onto_grid", "silhouette", "target_shape"]
 
 Shape = tuple[int, int]
+_TOLERANCE = 1e-6
+"""Part of a pixel by which rounding may place an edge wrongly."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,26 @@ def target_shape(shape: Shape, size: int | None) -> Shape:
         return shape
     factor = size / max(shape)
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def common_field(shape: Shape, label_shape: Shape, alignment: Alignment) -> tuple[slice, slice]:
+    """The rows and the columns of the LE image that the DES shows too.
+
+    What only one of the two images shows is no pair: black beside the DES would teach that no breast is there.
+
+    Args:
+        shape: (H, W) of the LE image.
+        label_shape: (H, W) of the DES.
+        alignment: how the DES lies on the LE image.
+    """
+
+    def span(number: int, shift: float) -> slice:
+        # Pixel centres are at whole numbers: an image reaches half a pixel of its own beyond the outer ones.
+        low = math.ceil(shift - alignment.scale / 2 + 0.5 - _TOLERANCE)
+        high = math.floor(shift + alignment.scale * (label_shape[number] - 0.5) - 0.5 + _TOLERANCE)
+        return slice(max(0, low), min(shape[number], high + 1))
+
+    return span(0, alignment.shift_y), span(1, alignment.shift_x)
 
 
 def onto_grid(

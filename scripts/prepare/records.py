@@ -18,7 +18,7 @@ from scripts.prepare.view import View
 __all__ = ["claim", "fingerprint", "finished", "has_files", "read_record", "remove_others", "require_own", "save"]
 
 RECORDS = ".prepared"
-VERSION = 1
+VERSION = 2
 """To be raised when the same sources and settings shall give other files."""
 _FEW = 5
 
