@@ -105,8 +105,18 @@ def checked_cases(dataset_dir: str | Path, phantom: Mapping[str, Any] | None = N
     return [_absolute(case, folder) for case in read_datalist(folder)["cases"]]
 
 
-def caveats(dataset_dir: str | Path) -> list[str]:
-    """What must be said with every figure measured on a dataset: that it is synthetic, that its folds leak."""
+def caveats(dataset_dir: str | Path, external_dir: str | Path | None = None) -> list[str]:
+    """What must be said with every figure: that data are synthetic, that folds leak.
+
+    Args:
+        dataset_dir: data set of the training.
+        external_dir: data set on which the model is tested instead, if any; what is true of either must be said.
+    """
+    folders = [dataset_dir] if external_dir is None else [external_dir, dataset_dir]
+    return list(dict.fromkeys(caveat for folder in folders for caveat in _caveats_of(folder)))
+
+
+def _caveats_of(dataset_dir: str | Path) -> list[str]:
     content = read_datalist(Path(dataset_dir).expanduser())
     title = f"data set {content.get('name')!r}"
     said = []
@@ -231,8 +241,8 @@ def evaluation_cases(
         external_dir: folder of a data set that took no part in the training; its folds, if any, do not matter.
 
     Raises:
-        SystemExit: with code 1, after a table of all problems: the external data are bad, or share images with the
-            others.
+        SystemExit: with code 1, after a table of all problems: the external data are bad, or share patients or images
+            with the others, see ``bundle.overlap``.
     """
     if external_dir is None:
         return section_cases(cases, fold, "test")

@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 from bundle.reader import ImageFileError, read_pixels
 
-__all__ = ["ImageFacts", "image_facts", "read_facts"]
+__all__ = ["ImageFacts", "image_facts", "pixel_digest", "read_facts"]
+
+_WHOLE = (np.uint8, np.uint16, np.int32, np.int64)
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ImageFacts:
         finite: False if any pixel is NaN or infinite; ``low`` and ``high`` are then 0.
         binary: every pixel is 0 or ``high`` (the whole picture may be one of them).
         centroid: horizontal grey-value centroid above ``low``, -1 (left edge) to 1 (right edge); 0 for a constant.
-        digest: equal for equal pixels in equal shape and number type.
+        digest: see ``pixel_digest``.
     """
 
     shape: tuple[int, int]
@@ -56,8 +58,6 @@ def image_facts(path: str | Path) -> ImageFacts:
     pixels = read_pixels(path)
     if pixels.size == 0:
         raise ImageFileError(path, f"holds no pixel (shape {pixels.shape})", "Write the image again from its source")
-    digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16)
-    digest.update(f"{pixels.shape}{pixels.dtype}".encode())
     finite = pixels.dtype.kind in "biu" or bool(np.isfinite(pixels).all())
     low, high = (float(pixels.min()), float(pixels.max())) if finite else (0.0, 0.0)
     return ImageFacts(
@@ -67,8 +67,32 @@ def image_facts(path: str | Path) -> ImageFacts:
         finite=finite,
         binary=finite and low >= 0 and not bool(((pixels != 0) & (pixels != high)).any()),
         centroid=_centroid(pixels, low) if finite and low < high else 0.0,
-        digest=digest.hexdigest(),
+        digest=pixel_digest(pixels),
     )
+
+
+def pixel_digest(pixels: NDArray[Any]) -> str:
+    """A text that is equal for equal grey values in equal shape, whatever number type a file format gives them.
+
+    Args:
+        pixels: (W, H) grey values.
+    """
+    plain = _plain(pixels)
+    digest = hashlib.blake2b(np.ascontiguousarray(plain).data, digest_size=16)
+    digest.update(f"{plain.shape}{plain.dtype.name}".encode())
+    return digest.hexdigest()
+
+
+def _plain(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The values in the smallest type that holds them: whole numbers as such, others in double precision."""
+    if pixels.dtype.kind == "f":
+        if not np.isfinite(pixels).all() or (pixels != np.rint(pixels)).any() or np.abs(pixels).max(initial=0) > 2**53:
+            return pixels.astype(np.float64) + 0.0  # no negative zero
+    elif pixels.dtype.kind not in "biu":
+        return pixels
+    low, high = int(pixels.min(initial=0)), int(pixels.max(initial=0))
+    fitting = (kind for kind in _WHOLE if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+    return pixels.astype(next(fitting, pixels.dtype), copy=False)
 
 
 def _centroid(pixels: NDArray[Any], low: float) -> float:

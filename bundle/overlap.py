@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +18,12 @@ from bundle.problems import Problem
 __all__ = ["overlap_problems"]
 
 _IMAGE_KEYS = ("image", "label")
+_WHO = ("patient_id", "laterality", "view")
+_PSEUDONYM = re.compile(r"P-[A-Z2-7]{10}")
+"""How `scripts.prepare.pseudonyms` names a patient: 50 secret bits, so that two equal ones are one person."""
+_SOURCES = "cases.csv"
+"""Written by prepare_data.py beside the datalist, with digests of the pixels from which each case was made."""
+_LEAVE_OUT = "Leave the patient out of one of them: a test would see images of the training"
 
 
 def overlap_problems(
@@ -24,9 +32,10 @@ def overlap_problems(
     """What each two of these data sets share.
 
     The same decoded pixels are an error, whatever the files are called and whether they are low-energy or subtracted
-    images. Of patients only the identifier is known: the same one is an error where both data sets have the same
-    ``name``, and a warning where the names differ, since archives that have nothing to do with each other both count
-    their patients from P1. An image that was resized or converted between the two is not recognised.
+    images; so is the same source image, where both folders have the ``cases.csv`` of prepare_data.py. Without it an
+    image that was resized or converted between the two is not recognised. Of patients only the identifier is known:
+    the same pseudonym is an error, any other identifier is one where both data sets have the same ``name``, and a
+    warning where the names differ, since archives that have nothing to do with each other both count from P1.
 
     Args:
         datalists: dataset folders or their ``datalist.json``; one that cannot be read shares nothing.
@@ -36,11 +45,7 @@ def overlap_problems(
     sets = [_read(Path(path)) for path in datalists]
     facts = {} if known is None else known
     facts |= read_facts((path for one in sets for path in one.images() if path not in facts), progress)
-    return [
-        row
-        for first, second in combinations(sets, 2)
-        for row in (*_patients(first, second), *_pixels(first, second, facts))
-    ]
+    return [row for first, second in combinations(sets, 2) for row in _shared(first, second, facts)]
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,15 @@ def _read(path: Path) -> _DataSet:
     )
 
 
+def _shared(first: _DataSet, second: _DataSet, facts: FileFacts) -> Iterator[Problem]:
+    if first.file.resolve() == second.file.resolve():
+        problem, remedy = f"the same data set as {first.title}", "Give the folder of another data set"
+        yield Problem("ERROR", "-", str(second.file), problem, remedy)
+    else:
+        yield from _patients(first, second)
+        yield from _images(first, second, facts)
+
+
 def _patients(first: _DataSet, second: _DataSet) -> Iterator[Problem]:
     same_source = first.name == second.name
     others = first.patients()
@@ -89,7 +103,9 @@ def _patients(first: _DataSet, second: _DataSet) -> Iterator[Problem]:
         if patient not in others:
             continue
         who = f"patient {patient}"
-        if same_source:
+        if _PSEUDONYM.fullmatch(patient):
+            yield Problem("ERROR", who, str(second.file), f"{who} is also in {first.title}", _LEAVE_OUT)
+        elif same_source:
             remedy = f"Both are called {first.name!r}: keep the patient in one, or rename one"
             yield Problem("ERROR", who, str(second.file), f"{who} is also in {first.title}", remedy)
         else:
@@ -98,21 +114,60 @@ def _patients(first: _DataSet, second: _DataSet) -> Iterator[Problem]:
             yield Problem("WARNING", who, str(second.file), problem, remedy)
 
 
-def _pixels(first: _DataSet, second: _DataSet, facts: FileFacts) -> Iterator[Problem]:
+@dataclass(frozen=True)
+class _Image:
+    """An image of a case, by its pixels; ``who`` is patient, laterality and view."""
+
+    case: str
+    who: tuple[str, ...]
+    key: str
+    digest: str
+
+
+def _images(first: _DataSet, second: _DataSet, facts: FileFacts) -> Iterator[Problem]:
     """One row for every case of the second data set that has an image of the first."""
-    where = {digest: f"the {key} of {name}" for name, key, digest in _digests(first, facts)}
-    told: set[str] = set()
-    for name, key, digest in _digests(second, facts):
-        if digest in where and name not in told:
-            told.add(name)
-            problem = f"{key}: the same pixels as {where[digest]} in {first.title}"
-            remedy = "Leave the patient out of one of them: a test would see images of the training"
-            yield Problem("ERROR", name, str(second.file), problem, remedy)
+    told = set()
+    for image, other in _equal(_pixels(first, facts), _pixels(second, facts)):
+        told.add(image.who)
+        problem = f"{image.key}: the same pixels as the {other.key} of {other.case} in {first.title}"
+        yield Problem("ERROR", image.case, str(second.file), problem, _LEAVE_OUT)
+    for image, other in _equal(_sources(first), _sources(second)):
+        if image.who not in told:
+            problem = f"{image.key}: made from the same image as the {other.key} of {other.case} in {first.title}"
+            yield Problem("ERROR", image.case, str(second.file), problem, _LEAVE_OUT)
 
 
-def _digests(data: _DataSet, facts: FileFacts) -> Iterator[tuple[str, str, str]]:
+def _equal(first: Iterable[_Image], second: Iterable[_Image]) -> Iterator[tuple[_Image, _Image]]:
+    """The first image of each case of the second data set that the first has too, and that one."""
+    known = {image.digest: image for image in first}
+    told = set()
+    for image in second:
+        if image.digest in known and image.case not in told:
+            told.add(image.case)
+            yield image, known[image.digest]
+
+
+def _pixels(data: _DataSet, facts: FileFacts) -> Iterator[_Image]:
     for name, case in data.cases.items():
         for key in _IMAGE_KEYS:
             found = facts.get(path) if (path := data.image(case, key)) else None
             if isinstance(found, ImageFacts) and not found.constant:
-                yield name, key, found.digest
+                yield _Image(name, _who(case), key, found.digest)
+
+
+def _sources(data: _DataSet) -> Iterator[_Image]:
+    """The images from which the cases were made; a row of a case that the datalist does not hold is passed over."""
+    listed = {_who(case) for case in data.cases.values()}
+    try:
+        with (data.file.parent / _SOURCES).open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return
+    for row in rows:
+        for key in _IMAGE_KEYS:
+            if _who(row) in listed and (digest := row.get(f"{key}_digest")):
+                yield _Image(row.get("name") or " ".join(_who(row)), _who(row), key, digest)
+
+
+def _who(case: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(case.get(key)) for key in _WHO)

@@ -114,11 +114,16 @@ def check_datalist(path: str | Path, progress: bool = True, known: FileFacts | N
     fields = dict(_TOP_FIELDS)
     if isinstance(cases, list) and cases and not _any_fold(cases):
         fields["num_folds"] = replace(fields["num_folds"], required=False)
-    problems = list(_field_problems(content, fields, "-", file.name))
+    problems = list(_field_problems(content, fields, "-", "datalist.json"))  # prepare_data.py checks a draft of it
     if not isinstance(cases, list) or not cases:
         return problems
     folds = int(str(num_folds)) if _is_count(num_folds) else None
     return problems + check_cases(cases, file.parent, folds, progress, content.get("allow_leak") is True, known)
+
+
+def _at(path: Path) -> Path:
+    """One path for each file, however it is written; the name stays that of a link, since it tells the format."""
+    return path.parent.resolve() / path.name
 
 
 def _any_fold(cases: Sequence[Any]) -> bool:
@@ -149,7 +154,7 @@ def check_cases(
     names = [case_name(index, case) for index, case in enumerate(cases)]
     usable = {name: case for name, case in zip(names, cases, strict=True) if isinstance(case, dict)}
     files = {
-        name: {key: (Path(root) / case[key]).resolve() for key in _FILE_KEYS if _is_text(case.get(key))}
+        name: {key: _at(Path(root) / case[key]) for key in _FILE_KEYS if _is_text(case.get(key))}
         for name, case in usable.items()
     }
     facts = {} if known is None else known

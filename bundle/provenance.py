@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_settings", "results_dir"]
+__all__ = ["DIGEST_FILE", "cases_digest", "check_settings", "results_dir"]
 
 logger = logging.getLogger("cesm")
 
+DIGEST_FILE = "data_digest.txt"
+"""Lies beside the results of an evaluation and says on which cases they were measured, see ``cases_digest``."""
 _INPUTS = ("image_size", "image_scaling", "label_scaling")
 """What changes the images themselves: a model sees others than in its training where these differ."""
 
@@ -63,8 +66,17 @@ def check_settings(output_dir: str | Path, settings: Mapping[str, Any], external
         )
 
 
+def cases_digest(cases: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256, in hexadecimal, of what the datalist says of these cases and where their files lie."""
+    return hashlib.sha256(json.dumps(list(cases), sort_keys=True, default=str).encode()).hexdigest()
+
+
 def results_dir(
-    output_dir: str | Path, dataset_dir: str | Path, data: str | None, external_dir: str | Path | None = None
+    output_dir: str | Path,
+    dataset_dir: str | Path,
+    data: str | None,
+    external_dir: str | Path | None = None,
+    digest: str | None = None,
 ) -> str:
     """The folder for the results of an evaluation: that of the run, or within it one of their own for other data.
 
@@ -73,17 +85,29 @@ def results_dir(
         dataset_dir: the data set in use.
         data: its digest, None if unknown.
         external_dir: the external data set, if the model is tested on one.
+        digest: of the cases that are evaluated, see ``cases_digest``.
 
     Returns:
         ``output_dir``, or ``output_dir/external/<name of the data set's folder>`` for data that the run was not trained
-        on, so that the results on its own test section are kept.
+        on, so that the results on its own test section are kept. Where that folder holds results on other cases, as
+        of another folder of the same name, the name ends with a part of the digest.
     """
     if external_dir is None:
         trained = _recorded(Path(output_dir) / "run.json")
         if trained is None or trained.get("data") in (None, data):
             return str(output_dir)
     folder = Path(dataset_dir if external_dir is None else external_dir).expanduser().resolve()
-    return str(Path(output_dir) / "external" / folder.name)
+    results = Path(output_dir) / "external" / folder.name
+    if digest is not None and results.exists() and _measured_on(results) != digest:
+        results = results.with_name(f"{folder.name}-{digest[:8]}")
+    return str(results)
+
+
+def _measured_on(results: Path) -> str | None:
+    try:
+        return (results / DIGEST_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
 
 
 def _recorded(path: Path) -> dict[str, Any] | None:

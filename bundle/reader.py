@@ -33,6 +33,8 @@ SUFFIXES = MappingProxyType(
 )
 #: What is kept of a file's header: geometry only, so that items of different formats form one batch.
 _KEPT_META = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPACE)
+_BITS, _PHOTOMETRIC = 258, 262
+"""Tags of TIFF: BitsPerSample and PhotometricInterpretation."""
 _ONE_CHANNEL_MODES = ("L", "I", "F")
 
 
@@ -56,6 +58,8 @@ def file_suffix(path: PathLike) -> str:
 
 
 def _is_dicom(path: PathLike) -> bool:
+    if not Path(path).is_file():  # opening a pipe would wait for ever
+        return False
     try:
         with Path(path).open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -83,12 +87,33 @@ class _DicomReader(ImageReader):
         return grey_values(header, path).T, meta | {MetaKeys.SPACE: SpaceKeys.RAS}
 
 
+def _require_all_bits(image: Image.Image) -> None:
+    """Refuse what Pillow would change silently: it keeps the upper 8 bits of 16-bit colour."""
+    path = getattr(image, "filename", "")
+    channels = image.mode in ("RGB", "RGBA", "LA")
+    sixteen = max(getattr(image, "tag_v2", {}).get(_BITS, (8,))) > 8
+    sixteen |= image.format == "PNG" and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+    if channels and sixteen:
+        raise ImageFileError(path, "16-bit colour, of which 8 bits would be lost", "Write it as one grey channel")
+    if image.mode in ("I", "F") and _white_is_zero(image):
+        remedy = "Write it with 0 as black (BlackIsZero)"
+        raise ImageFileError(path, f"a TIFF with 0 as white, in numbers of kind {image.mode}", remedy)
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF counts from white to black; Pillow turns only 1 and 8 bits round."""
+    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+
+
 def _one_page(image: Image.Image) -> Image.Image:
     """Decode a Pillow image now (a truncated file must fail here) in a mode that holds grey values."""
     pages = getattr(image, "n_frames", 1)
     if pages > 1:
         raise ValueError(f"{pages} pages in one file, expected one")
+    _require_all_bits(image)
     image.load()
+    if image.mode.startswith("I;16") and _white_is_zero(image):
+        return Image.fromarray(2 ** int(image.tag_v2[_BITS][0]) - 1 - np.asarray(image))  # type: ignore[attr-defined]
     if image.mode == "1":
         return image.convert("L")
     if image.mode in _ONE_CHANNEL_MODES or image.mode.startswith("I;16") or image.mode in ("LA", "RGB", "RGBA"):
@@ -109,7 +134,8 @@ def _new_reader(suffix: str) -> ImageReader:
 def _open(path: str) -> _Loaded:
     suffix = file_suffix(path)
     if not Path(path).is_file():
-        found = "a folder, expected a file" if Path(path).is_dir() else "no such file"
+        found = "no regular file" if Path(path).exists() else "no such file"
+        found = "a folder, expected a file" if Path(path).is_dir() else found
         return _Loaded(path, None, None, ImageFileError(path, found, "Correct the path in the datalist"))
     if suffix not in SUFFIXES:
         known = " ".join(name or "(none: DICOM)" for name in SUFFIXES)
@@ -124,7 +150,7 @@ def _open(path: str) -> _Loaded:
 
 
 def _unreadable(path: str, suffix: str, error: Exception) -> ImageFileError:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    reason = " ".join(str(error).replace(path, "the file").split())[:160] or type(error).__name__
     size = Path(path).stat().st_size
     return ImageFileError(
         path,

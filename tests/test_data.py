@@ -132,6 +132,17 @@ def test_every_use_of_leaking_folds_says_so(tmp_path: Path, caplog: pytest.LogCa
     assert len(caveats(tmp_path)) == 1
 
 
+def test_a_test_on_external_data_has_the_caveats_of_both_data_sets(tmp_path: Path) -> None:
+    for name, top in (("training", {"synthetic": True}), ("external", {}), ("leaking", {"allow_leak": True})):
+        path = write_dataset(tmp_path / name) / "datalist.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name} | top))
+    training, external, leaking = (tmp_path / name for name in ("training", "external", "leaking"))
+    assert caveats(external) == []
+    assert caveats(training, external) == caveats(training)
+    assert caveats(training, leaking) == caveats(leaking) + caveats(training)
+    assert caveats(training, training) == caveats(training)
+
+
 @pytest.mark.parametrize("content", [None, "not json", "[]", '{"cases": 5}'])
 def test_an_unreadable_datalist_is_an_error_that_names_it(content: str | None, tmp_path: Path) -> None:
     if content is not None:

@@ -13,6 +13,7 @@ from pydicom.sequence import Sequence
 from bundle.dicom import laterality_of, read_dicom, view_modifiers, view_of
 from bundle.dicom.chest_wall import chest_wall_edge
 from bundle.dicom.identity import orientation_of
+from bundle.image_file_error import ImageFileError
 from tests.archives.dicom_files import write_dicom
 from tests.archives.phantom import phantom_pairs
 
@@ -235,3 +236,34 @@ def test_the_chest_wall_is_seen_in_real_pairs(shared_data: Path) -> None:
         if edge.side != ("left" if "_L_" in file.name else "right"):
             wrong.append(file)
     assert (len(files) > 10, wrong) == (True, [])
+
+
+def test_an_image_of_both_breasts_is_refused(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", np.zeros((8, 8), np.uint16), laterality="B")
+    with pytest.raises(ImageFileError, match="shows both breasts"):
+        read_dicom(tmp_path / "a.dcm")
+
+
+def test_columns_are_not_believed_where_the_pixels_overrule_the_rows(tmp_path: Path) -> None:
+    """The header of a right breast, in an upright image of a left one, would turn it upside down."""
+    upright = phantom_pairs(1, 96)[0].image
+    for orientation, upside_down in ((["P", "L"], False), (["P", "HL"], True)):
+        write_dicom(tmp_path / "a.dcm", upright, laterality="L", PatientOrientation=orientation)
+        image = read_dicom(tmp_path / "a.dcm")
+        assert (image.mirrored, image.upside_down) == (False, upside_down), image.notes
+        assert ("and its columns are not believed" in image.notes[0]) != upside_down
+
+
+PARTS: list[dict[str, Any]] = [
+    {"ViewModifierCodeSequence": code("399055006")},
+    {"EstimatedRadiographicMagnificationFactor": 1.8},
+    {"PartialView": "YES"},
+]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda value: next(iter(value)))
+def test_the_outline_of_a_part_of_the_breast_does_not_overrule_the_header(part: dict[str, Any], tmp_path: Path) -> None:
+    laterality, view, upright = views()[0]
+    write_dicom(tmp_path / "a.dcm", upright[:, ::-1], laterality=laterality, view=view, **part)
+    image = read_dicom(tmp_path / "a.dcm")
+    assert (image.mirrored, image.notes) == (False, ())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -217,7 +218,7 @@ WINDOWS: list[tuple[dict[str, Any], tuple[float, float] | None, str]] = [
     (
         {"WindowCenter": 100, "WindowWidth": 9, "VOILUTFunction": "CUBIC"},
         (99.5, 8),
-        "CUBIC is unknown: taken as LINEAR",
+        "VOILUTFunction is unknown: taken as LINEAR",
     ),
     ({"WindowCenter": 100, "WindowWidth": 9, "VOILUTFunction": "SIGMOID"}, None, "SIGMOID window applied"),
 ]
@@ -493,3 +494,12 @@ def test_the_header_keeps_everything_but_the_pixels(tmp_path: Path) -> None:
     header = read(tmp_path, breast(), patient_id="P7").header
     assert header.PatientID == "P7"
     assert "PixelData" not in header
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.dcm"])
+def test_a_pipe_is_refused_and_never_opened(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ImageFileError, match="a pipe or a device"):
+        read_dicom(tmp_path / name)
+    with pytest.raises(ImageFileError, match="no regular file"):
+        read_pixels(tmp_path / name)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from bundle.overlap import overlap_problems
 from bundle.preflight import FileFacts
 from scripts import check_data
+from scripts.prepare.pseudonyms import Pseudonyms
+
+PSEUDONYM = "P-ABCDEFG234"
 
 
-def write_set(folder: Path, name: str, patients: str, seed: int, **top: Any) -> Path:
+def write_set(folder: Path, name: str, patients: Sequence[str], seed: int, **top: Any) -> Path:
     """A correct external test set with one pair a patient."""
     random = np.random.default_rng(seed)
     cases = []
@@ -46,6 +51,55 @@ def test_a_patient_identifier_counts_within_one_source_and_is_doubtful_between_t
     other = write_set(tmp_path / "other", "elsewhere", "QR", 2)
     assert told(a, same) == [("ERROR", "patient Q", f"patient Q is also in {a}")]
     assert told(a, other) == [("WARNING", "patient Q", f"a patient of the same identifier is in {a}")]
+
+
+@pytest.mark.parametrize("name", ["here", "elsewhere"])
+def test_the_same_pseudonym_is_the_same_patient_whatever_the_sets_are_called(name: str, tmp_path: Path) -> None:
+    pseudonym = Pseudonyms(bytes(16)).patient("4711")
+    a = write_set(tmp_path / "a", "here", ["P", pseudonym], 0)
+    b = write_set(tmp_path / "b", name, [pseudonym, "R"], 1)
+    assert told(a, b) == [("ERROR", f"patient {pseudonym}", f"patient {pseudonym} is also in {a}")]
+
+
+@pytest.mark.parametrize(
+    "patient", [PSEUDONYM[:-1], f"{PSEUDONYM}A", PSEUDONYM.lower(), f"X{PSEUDONYM}", "P-ABCDEFG018"]
+)
+def test_what_only_resembles_a_pseudonym_may_be_chance(patient: str, tmp_path: Path) -> None:
+    a, b = write_set(tmp_path / "a", "here", [patient], 0), write_set(tmp_path / "b", "elsewhere", [patient], 1)
+    assert [row[0] for row in told(a, b)] == ["WARNING"]
+
+
+def write_sources(folder: Path, rows: dict[str, tuple[str, str]]) -> Path:
+    """The ``cases.csv`` of prepare_data.py: digests of LE and DES by patient."""
+    columns = ("name", "patient_id", "laterality", "view", "image_digest", "label_digest")
+    table = [(f"{patient}_L_CC", patient, "L", "CC", *digests) for patient, digests in rows.items()]
+    pd.DataFrame(table, columns=list(columns)).to_csv(folder / "cases.csv", index=False)
+    return folder
+
+
+def test_an_image_that_was_resized_is_recognised_by_the_digests_of_its_source(tmp_path: Path) -> None:
+    a, b = write_set(tmp_path / "a", "here", "PQ", 0), write_set(tmp_path / "b", "elsewhere", "RS", 1)
+    write_sources(a, {"P": ("1", "2"), "Q": ("3", "4")})
+    assert told(a, b) == []
+    write_sources(b, {"R": ("5", "6"), "S": ("4", "3")})
+    problem = f"image: made from the same image as the label of Q_L_CC in {a}"
+    assert told(a, b) == [("ERROR", "S_L_CC", problem)]
+    write_sources(b, {"R": ("5", "6"), "S": ("7", "8"), "T": ("1", "2")})
+    assert told(a, b) == [], "T was taken out of the datalist"
+
+
+def test_a_case_with_the_same_pixels_and_the_same_source_is_one_row(tmp_path: Path) -> None:
+    a = write_sources(write_set(tmp_path / "a", "here", "P", 0), {"P": ("1", "2")})
+    b = write_sources(write_set(tmp_path / "b", "elsewhere", "R", 0), {"R": ("1", "2")})
+    assert [row[:2] for row in told(a, b)] == [("ERROR", "#0 R L CC")]
+
+
+@pytest.mark.parametrize("content", [b"", b"predictor,psnr\nmodel,20\n", b"\xff\xfe", b"image_digest\n1\n"])
+def test_a_table_of_another_kind_beside_the_datalist_is_no_obstacle(content: bytes, tmp_path: Path) -> None:
+    a, b = write_set(tmp_path / "a", "here", "P", 0), write_set(tmp_path / "b", "elsewhere", "R", 1)
+    for folder in (a, b):
+        (folder / "cases.csv").write_bytes(content)
+    assert told(a, b) == []
 
 
 @pytest.mark.parametrize(("key", "as_key"), [("image", "image"), ("label", "label"), ("label", "image")])
@@ -94,6 +148,22 @@ def test_the_command_checks_each_of_several_folders_and_what_they_share(
     assert check_data.main([str(a), str(write_set(tmp_path / "d", "other", "Q", 5)), "--quiet"]) == 0
     (b / "image/R.png").unlink()
     assert check_data.main([str(a), str(b), "--quiet"]) == 1
+
+
+def test_a_folder_that_is_given_twice_is_checked_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = write_set(tmp_path / "a", "here", "PQ", 0)
+    (tmp_path / "link").symlink_to(a)
+    monkeypatch.chdir(tmp_path)
+    assert check_data.main([str(a), "a", "a/", "link", "a/datalist.json", "--quiet"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["No problem found."]
+
+
+def test_a_data_set_is_not_external_to_itself(tmp_path: Path) -> None:
+    a = write_set(tmp_path / "a", "here", "PQ", 0)
+    (tmp_path / "link").symlink_to(a)
+    assert told(a, tmp_path / "link") == [("ERROR", "-", f"the same data set as {a}")]
 
 
 def test_files_that_were_checked_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

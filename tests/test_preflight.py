@@ -220,6 +220,12 @@ def test_wrong_entries_at_the_top_are_named(top: dict[str, Any], expected: str, 
     assert any(expected in problem for problem in said(problems)), format_table(problems)
 
 
+def test_a_draft_of_the_datalist_is_called_as_it_will_be(tmp_path: Path) -> None:
+    folder = write(tmp_path, [good_case(tmp_path, number) for number in range(6)], num_folds=2)
+    draft = (folder / "datalist.json").rename(tmp_path / ".datalist.json.123.draft")
+    assert {row.file for row in check_datalist(draft)} == {"datalist.json"}
+
+
 def test_a_misspelt_key_comes_with_a_suggestion(tmp_path: Path) -> None:
     case = good_case(tmp_path, 0)
     case["pateint_id"] = case.pop("patient_id")

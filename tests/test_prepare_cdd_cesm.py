@@ -285,3 +285,27 @@ def test_the_originals_are_prepared(shared_data: Path, tmp_path: Path, capsys: p
     assert prepare(shared_data / ORIGINALS, tmp_path, "--folds", "0") == 3
     assert everything(tmp_path) == before
     assert "4 pairs were prepared before" in capsys.readouterr().out
+
+
+def test_two_crops_of_equal_size_are_registered_too(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "archive", size=128)
+    name = next(name for name, pair in archive.pairs.items() if not pair.mask.any())
+    for kind, rows in (("DM", slice(None, -4)), ("CM", slice(4, None))):
+        file = archive.image(name, kind)
+        Image.fromarray(np.asarray(Image.open(file))[rows]).save(file, quality=100, subsampling=0)
+    assert prepare(archive.root, tmp_path / "data", "--size", "native", "--folds", "4") == 0
+    facts = facts_of(tmp_path / "data")[name]
+    assert facts["image_height"] == facts["label_height"]
+    assert facts["overlap_before"] > 0.9
+    assert facts["registered"]
+    assert facts["shift_y"] == pytest.approx(4, abs=2)
+
+
+def test_reports_do_not_say_where_the_archive_lies(archive: Archive, tmp_path: Path) -> None:
+    archive.image("P1_L_CC").write_text("not an image")
+    assert prepare(archive.root, tmp_path / "data", "--folds", "3") == 3
+    excluded = pd.read_csv(tmp_path / "data/excluded.csv")
+    expected = archive.image("P1_L_CC").relative_to(archive.root).as_posix()
+    assert excluded[excluded["needed"]]["file"].tolist() == [expected]
+    for file in ("excluded.csv", "data_card.html", "cases.csv"):
+        assert str(tmp_path) not in (tmp_path / "data" / file).read_text()

@@ -164,6 +164,19 @@ def test_test_validation_and_training_of_a_single_fold_become_three_folds(archiv
     assert {(case["patient_id"], case["fold"]) for case in cases} == {("P3", 0), ("P2", 1), ("P1", 2)}
 
 
+@pytest.mark.parametrize("patient", range(3))
+def test_a_fold_of_which_no_image_is_there_is_named(
+    patient: int, archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folds(archive)
+    for row in archive.of(patient):
+        archive.image(row["id"]).unlink()
+    assert command(archive, tmp_path / "out", "--published-folds") == 1
+    printed = capsys.readouterr().err
+    assert f"datalist.json  fold {patient} of 3 has no case" in printed
+    assert "draft" not in printed
+
+
 def write_leaks(archive: Archive) -> None:
     """Patient 1 is trained and tested on, patient 3 trained and validated on."""
     one, two, three = (archive.of(patient) for patient in range(3))
@@ -305,6 +318,7 @@ def test_rows_that_contradict_each_other_are_named_and_equal_ones_are_one(
         (["fold0_test.txt"], ["--published-folds"], "these are without fold0_val.txt, fold0_train.txt"),
         (["fold0_test.txt", "fold1_test.txt"], ["--published-folds"], "these are of 2 folds"),
         (["fold0_test.txt"], ["--published-folds", "--folds", "5"], "exclude each other"),
+        (["fold0_test.txt"], ["--allow-leak"], "--allow-leak is for --published-folds"),
         (["fold0_test.txt"], ["--mask-dir", "nowhere"], "nowhere is not a folder"),
     ],
 )

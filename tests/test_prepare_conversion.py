@@ -17,7 +17,7 @@ from PIL import Image
 from bundle.reader import ImageFileError, read_pixels
 from scripts.prepare.conversion import Case, RefusedError, Settings, converted
 from scripts.prepare.registration import Alignment
-from scripts.prepare.sources import DicomInPlace, FileImage, FileMask, report_name
+from scripts.prepare.sources import DicomImageFile, DicomInPlace, FileImage, FileMask, report_name
 from scripts.prepare.stored import storing
 from scripts.prepare.view import LeftOut, Pixels, View
 from scripts.prepare.workers import prepare
@@ -167,7 +167,7 @@ def test_a_des_with_another_frame_is_brought_onto_the_grid_of_the_le() -> None:
     drawn = np.zeros(pair.label.shape, dtype=np.bool_)
     drawn[90:110, 30:50] = True
     frame = ((12, 4), (0, 8))  # the same pixels 12 rows further down
-    view = made(pair.image, np.pad(pair.label, frame), label_mask=_Shaped(np.pad(drawn, frame)))
+    view = made(pair.image, np.pad(pair.label, frame), label_mask=Shaped(np.pad(drawn, frame)))
     case = case_of(view)
     assert case.facts["registered"]
     assert case.facts["overlap_after"] > 0.9 > case.facts["overlap_before"]
@@ -191,7 +191,7 @@ def test_what_only_one_of_the_two_images_shows_is_cut_off(monkeypatch: pytest.Mo
     image, label = breast(0)
     lesions = [np.zeros(SHAPE, dtype=np.bool_) for _ in range(2)]
     lesions[0][2:4, 20:30] = lesions[0][20:30, 10:20] = lesions[1][20:30, 10:20] = True
-    view = made(image, label[6:, :-3], mask=_Shaped(lesions[0]), label_mask=_Shaped(lesions[1][6:, :-3]))
+    view = made(image, label[6:, :-3], mask=Shaped(lesions[0]), label_mask=Shaped(lesions[1][6:, :-3]))
     case = case_of(view)
     assert (case.facts["shift_x"], case.facts["shift_y"], case.facts["scale"]) == (0, 6, 1)
     np.testing.assert_array_equal(case.pixels["image"], image[6:, :-3])
@@ -209,7 +209,7 @@ def test_images_of_different_parts_are_refused_with_their_overlap() -> None:
 
 
 @dataclass(frozen=True)
-class _Shaped:
+class Shaped:
     mask: NDArray[np.bool_]
     paths: tuple[Path, ...] = ()
 
@@ -288,6 +288,8 @@ def test_whatever_a_decoder_raises_is_a_refusal_that_hides_the_path() -> None:
 
 def test_reports_name_the_file_as_its_source_says() -> None:
     assert report_name(FileImage(Path("/a/b.png"))) == "/a/b.png"
+    for kind in (FileImage, FileMask, DicomInPlace, DicomImageFile):
+        assert report_name(kind(Path("/a/b.png"), shown="a/b.png")) == "a/b.png"
     assert report_name(Made(Path("/a/b.png"), Pixels(np.zeros((2, 2))))) == "b.png"
     assert report_name(_Given(lesion())) == ""
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.uid import RLELossless
 
+from bundle.dicom import Kind
 from scripts import prepare_data
 from scripts.prepare import conversion, dicom_archive, geometry
 from scripts.prepare.geometry import Alignment
@@ -185,9 +188,10 @@ def test_facts_that_tell_nothing_are_kept(made: Made) -> None:
     assert info.keys() - expected.keys() <= {"pixel_mm"}
     assert info | expected == info
     assert made.case(PATIENTS[1], "L", "MLO", 2)["info"]["study"] == 2
-    assert made.case(PATIENTS[2], "R", "MLO")["info"]["notes"] == "view from the recombined image"
+    assert made.case(PATIENTS[2], "R", "MLO")["info"]["notes"] == ["view from the recombined image"]
     notes = made.case(PATIENTS[3], "L", "UNKNOWN")["info"]["notes"]
-    assert notes == "side from the pixels; no view in either header"
+    assert notes[:2] == ["side from the pixels", "no view in either header"]
+    assert any("no usable PatientOrientation: the chest wall is seen" in note for note in notes[2:])
 
 
 def test_running_again_changes_no_byte(made: Made) -> None:
@@ -257,6 +261,80 @@ def test_a_cut_copy_loses_against_the_whole_file(small: Truth, tmp_path: Path) -
     assert "a copy of another file" in made.excluded()["a"]["reason"]
 
 
+def test_a_copy_whose_header_is_cut_off_does_not_count(small: Truth, tmp_path: Path) -> None:
+    (small.root / "low.part").write_bytes((small.root / "low").read_bytes()[:900])
+    made = prepare(small, tmp_path / "data", "--folds", "0")
+    assert (made.status, len(made.cases)) == (0, 1)
+    assert "a copy of another file" in made.excluded()["low.part"]["reason"]
+
+
+def test_a_larger_copy_without_its_end_loses_against_a_whole_one(small: Truth, tmp_path: Path) -> None:
+    header = pydicom.dcmread(small.root / "low")
+    whole = (small.root / "low").read_bytes()
+    header.compress(RLELossless, generate_instance_uid=False)
+    header.save_as(small.root / "low")
+    (small.root / "cut").write_bytes(whole[:-300])
+    assert (small.root / "cut").stat().st_size > (small.root / "low").stat().st_size
+    made = prepare(small, tmp_path / "data", "--folds", "0")
+    assert (made.status, len(made.cases)) == (0, 1)
+    assert np.array_equal(made.pixels(made.cases[0]["image"]), phantom_pairs(4, 64)[0].image)
+
+
+@pytest.mark.parametrize("other", [{"patient_id": "MRN-2"}, {"acquired": "104500"}])
+def test_images_of_two_patients_or_times_with_one_uid_are_no_copies(
+    other: dict[str, str], small: Truth, tmp_path: Path
+) -> None:
+    low = pydicom.dcmread(small.root / "low")
+    pair = phantom_pairs(4, 64)[0]
+    how: dict[str, Any] = {"patient_id": PATIENTS[0], "laterality": pair.laterality, "view": pair.view} | other
+    how |= {"study_uid": low.StudyInstanceUID, "SOPInstanceUID": low.SOPInstanceUID}
+    small.write("again", pair.image + 1, **how)
+    made = prepare(small, tmp_path / "data", "--folds", "0")
+    assert made.status == 1
+    for name in ("low", "again"):
+        file = next(named for named, meaning in made.key if meaning == name)
+        assert f"{file}: low-energy image: 2 different images have its SOPInstanceUID" in made.printed
+
+
+def test_an_image_of_both_breasts_is_named(small: Truth, tmp_path: Path) -> None:
+    pair = phantom_pairs(4, 64)[1]
+    small.write_pair(pair, ("low2", "rec2"), laterality="B", PatientOrientation=None, acquired="110000")
+    made = prepare(small, tmp_path / "data", "--folds", "0")
+    assert (made.status, len(made.cases)) == (3, 1)
+    assert made.excluded()["low2"]["reason"] == "low-energy image: shows both breasts"
+
+
+def test_a_contradiction_in_a_header_is_noted_with_the_case(small: Truth, tmp_path: Path) -> None:
+    pair = phantom_pairs(4, 64)[0]
+    small.write("low", pair.image, patient_id=PATIENTS[0], laterality=pair.laterality, view=pair.view, KVP=49)
+    made = prepare(small, tmp_path / "data", "--folds", "0")
+    words = "low-energy image: ImageType value 4 is LOW_ENERGY, although KVP is 49"
+    assert made.cases[0]["info"]["notes"] == [words]
+
+
+def test_times_apart_name_the_option_that_allows_them(tmp_path: Path) -> None:
+    truth = Truth(tmp_path / "archive")
+    pair = phantom_pairs(4, 64)[0]
+    how: dict[str, Any] = {"patient_id": PATIENTS[0], "laterality": pair.laterality, "view": pair.view}
+    truth.write("low", pair.image, acquired="101500", **how)
+    truth.write("rec", pair.label, acquired="103000", kind=Kind.SUBTRACTED, **how)
+    assert "--minutes" in prepare(truth, tmp_path / "data", "--folds", "0").printed
+    assert prepare(truth, tmp_path / "data", "--folds", "0", "--minutes", "20").status == 0
+
+
+def test_segments_of_the_breast_are_no_lesions_and_the_others_are_listed(small: Truth, tmp_path: Path) -> None:
+    lesion = np.zeros((64, 64), dtype=np.bool_)
+    lesion[5:9, 5:9] = True
+    header = pydicom.dcmread(small.root / "low")
+    write_segmentation(small.root / "seg", header, [lesion, ~lesion], second="Drawn")
+    write_segmentation(small.root / "seg2", header, [lesion, lesion.T], second="Pectoral muscle")
+    made = prepare(small, tmp_path / "data", "--folds", "0")
+    assert np.array_equal(made.pixels(made.cases[0]["mask"]) > 0, lesion)
+    assert "segments taken as lesions: Lesion (2); --segment-label chooses among them" in made.printed
+    assert made.excluded()["seg"]["reason"] == "segment 2 covers 100% of the image: no lesion"
+    assert made.excluded()["seg2"]["reason"] == "1 segments of normal anatomy"
+
+
 def test_different_images_of_one_uid_are_all_left_out(small: Truth, tmp_path: Path) -> None:
     pair = phantom_pairs(4, 64)[1]
     uid = write_dicom(tmp_path / "x" / "low", phantom_pairs(4, 64)[0].image, patient_id=PATIENTS[0]).SOPInstanceUID
@@ -270,11 +348,24 @@ def test_without_patient_id_a_study_is_a_patient(tmp_path: Path) -> None:
     truth = Truth(tmp_path / "archive")
     for number, pair in enumerate(phantom_pairs(4, 64)[:2]):
         names = (f"low{number}", f"rec{number}")
-        truth.write_pair(pair, names, PatientID="", study_uid=f"1.2.826.{number}")
+        truth.write_pair(pair, names, PatientID="", PatientBirthDate="", study_uid=f"1.2.826.{number}")
     made = prepare(truth, tmp_path / "data", "--folds", "0")
     assert len({case["patient_id"] for case in made.cases}) == 2
-    assert made.cases[0]["info"]["notes"] == "no PatientID: the study counts as a patient"
+    assert made.cases[0]["info"]["notes"] == ["no PatientID: the study counts as a patient"]
     assert {"study 1.2.826.0", "study 1.2.826.1"} <= made.meanings
+    assert "WARNING: 2 studies have no PatientID: each counts as a patient of its own" in made.printed
+
+
+def test_without_patient_id_the_name_and_the_date_of_birth_keep_a_patient_together(tmp_path: Path) -> None:
+    truth = Truth(tmp_path / "archive")
+    for number, pair in enumerate(phantom_pairs(4, 64)[:2]):
+        who = {"PatientID": "Anonymized^", "PatientName": "Mueller^Anna", "study_uid": f"1.2.826.{number}"}
+        truth.write_pair(pair, (f"low{number}", f"rec{number}"), **who)
+    made = prepare(truth, tmp_path / "data", "--folds", "0")
+    assert len({case["patient_id"] for case in made.cases}) == 1
+    assert made.cases[0]["info"]["notes"] == ["no PatientID: the patient by name and date of birth"]
+    assert "Mueller" not in made.printed
+    assert "WARNING" not in made.printed
 
 
 def test_a_file_without_preamble_is_read(small: Truth, tmp_path: Path) -> None:
@@ -288,13 +379,25 @@ def test_a_file_without_preamble_is_read(small: Truth, tmp_path: Path) -> None:
         (["--private", "{data}/key"], "lies in the dataset folder"),
         (["--segment-label", "("], "is not a regular expression"),
         (["--masks", "{data}/absent"], "neither a folder nor a DICOMDIR"),
+        (["--masks", "{archive}"], "ARCHIVE and --masks are the same folder"),
+        (["--output", "{archive}"], "ARCHIVE and --output are the same folder"),
     ],
 )
 def test_a_wrong_command_is_explained(words: list[str], message: str, small: Truth, tmp_path: Path) -> None:
-    made = prepare(small, tmp_path / "data", *(word.format(data=tmp_path / "data") for word in words))
+    places = {"data": tmp_path / "data", "archive": small.root}
+    made = prepare(small, tmp_path / "data", *(word.format(**places) for word in words))
     assert made.status == 2
     assert message in made.printed
     assert not made.folder.exists()
+
+
+@pytest.mark.parametrize("minutes", ["nan", "-5", "inf", "0", "ten"])
+def test_a_time_limit_is_a_number_above_nothing(
+    minutes: str, small: Truth, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        prepare_data.main(["dicom", str(small.root), "--output", str(tmp_path / "data"), "--minutes", minutes])
+    assert f"'{minutes}' is not a number of minutes above 0" in capsys.readouterr().err
 
 
 def test_film_mammograms_without_contrast_give_nothing_to_pair(shared_data: Path, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from scripts.prepare.dicom_pairing import Exposure, pair_exposures
+from scripts.prepare.dicom_exposure import NO_DAY, Exposure
+from scripts.prepare.dicom_pairing import pair_exposures
 
+AMBIGUOUS = "several images could be its partner, and neither times nor references tell which"
 START = datetime(2020, 2, 29, 23, 58)  # noqa: DTZ001 - DICOM times have no zone
 
 
@@ -110,10 +112,66 @@ def test_acquisition_numbers_decide_where_times_do_not() -> None:
     assert paired(images, [exposure("DES1", None), exposure("DES2", None)]) == set()
 
 
+TWICE = [exposure("LE1", 0), exposure("LE2", 60)]
+LATE = [exposure("DES1", 80), exposure("DES2", 140)]  # stamped when they were computed
+
+
+def test_the_nearest_time_is_not_believed_against_the_order_of_the_exposures() -> None:
+    assert paired(TWICE, LATE) == set()
+    assert set(reasons(TWICE, LATE).values()) == {AMBIGUOUS}
+    images, labels = ([replace(one, acquired=None, created=one.acquired) for one in group] for group in (TWICE, LATE))
+    assert paired(images, labels) == set()
+    assert paired(TWICE, labels) == set()
+    far = [exposure("LE1", 0), exposure("LE2", 500)], [exposure("DES1", 520), exposure("DES2", 1020)]
+    assert paired(*far) == set()  # LE1 and DES2 are too far apart to be a pair
+    assert paired(TWICE, [exposure("DES1", 12), exposure("DES2", 72)]) == {"LE1-DES1", "LE2-DES2"}
+
+
+def test_the_acquisition_number_goes_before_time() -> None:
+    def numbered(group: Sequence[Exposure], *numbers: int) -> list[Exposure]:
+        return [replace(one, number=number) for one, number in zip(group, numbers, strict=True)]
+
+    assert paired(numbered(TWICE, 1, 2), numbered(LATE, 1, 2)) == {"LE1-DES1", "LE2-DES2"}
+    assert paired(numbered(TWICE, 1, 1), numbered(LATE, 1, 1)) == set()
+    assert paired(numbered(TWICE, 1, 2), numbered(LATE, 2, 3)) == set()  # counted apart
+    far = replace(LATE[1], acquired=START + timedelta(hours=1), number=1)
+    assert paired(numbered(TWICE[:1], 1), [far]) == set()
+
+
+def test_recombined_images_computed_at_one_time_are_no_versions_of_one_exposure() -> None:
+    images = [exposure("LE1", None, created=START), exposure("LE2", None, created=START + timedelta(seconds=20))]
+    labels = [exposure(f"DES{n}", None, created=START + timedelta(seconds=60 + n)) for n in range(2)]
+    assert paired(images, labels) == set()
+    assert paired(TWICE, [exposure("DES1", 80), exposure("DES2", 80.5)]) == set()
+
+
+def test_without_dates_the_times_of_a_study_are_compared_on_one_day() -> None:
+    images = [exposure("LE1", 0), exposure("LE2", 60)]
+    labels = [
+        replace(one, acquired=datetime.combine(NO_DAY.date(), (START + timedelta(seconds=seconds)).time()))
+        for one, seconds in ((exposure("DES1"), 1), (exposure("DES2"), 61))
+    ]
+    assert paired(images, labels) == {"LE1-DES1", "LE2-DES2"}
+
+
+def test_what_a_longer_limit_could_pair_says_so() -> None:
+    late = pair_exposures([exposure("LE1", 0)], [exposure("DES1", 601), exposure("DES3", 0, view="MLO")])[1]
+    assert {one.exposure.uid: one.too_far for one in late} == {"LE1": True, "DES1": True, "DES3": False}
+
+
 def test_of_two_versions_of_an_exposure_one_is_taken() -> None:
     images = [exposure("LE1", 0), exposure("LE1 again", 0.5)]
     assert paired(images, [exposure("DES1", 0)]) == {"LE1-DES1"}
     assert reasons(images, [exposure("DES1", 0)]) == {"LE1 again": "another version of this exposure was taken"}
+
+
+def test_of_versions_the_first_that_was_made_is_taken_and_noted() -> None:
+    second = START + timedelta(seconds=30)
+    images = [exposure("LE a", 0, created=second), exposure("LE b", 0, created=START)]
+    labels = [exposure("DES a", 0, created=second, series=7), exposure("DES b", 0, created=second, series=5)]
+    assert paired(images, labels) == {"LE b-DES b"}
+    notes = ("of 2 versions of the low-energy image the first", "of 2 versions of the recombined image the first")
+    assert pair_exposures(images, labels)[0][0].notes == notes
 
 
 def test_a_missing_view_or_side_is_taken_from_the_partner() -> None:

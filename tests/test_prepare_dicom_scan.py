@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scripts.prepare.dicom_patients import identities
 from scripts.prepare.dicom_scan import archive_at, scan
 from scripts.prepare.dicom_source import DicomSource
 from tests.archives.dicom_archive import Truth, write_dicomdir
+from tests.archives.dicom_files import write_dicom
 from tests.archives.phantom import phantom_pairs
 
 
@@ -57,11 +60,13 @@ def test_an_unreadable_image_is_named_by_its_label_alone(small: Truth) -> None:
 def test_patients_are_told_apart_as_far_as_it_is_safe(small: Truth) -> None:
     found = scan(archive_at(small.root), progress=False).instances[0]
 
+    nobody = replace(found, name="", birth="")
+
     def who(*patients: tuple[str, str, str]) -> list[str | None]:
         """The identifiers of images with PatientID, issuer and study."""
         given = [
             replace(
-                found, patient=patient, issuer=issuer, study=study, exposure=replace(found.exposure, uid=str(index))
+                nobody, patient=patient, issuer=issuer, study=study, exposure=replace(found.exposure, uid=str(index))
             )
             for index, (patient, issuer, study) in enumerate(patients)
         ]
@@ -70,10 +75,84 @@ def test_patients_are_told_apart_as_far_as_it_is_safe(small: Truth) -> None:
 
     assert who(("7", "", "1.1"), ("7", "", "1.2")) == ["7", "7"]
     assert who(("7", "A", "1.1"), ("7", "B", "1.2")) == ["7 of a", "7 of b"]
-    assert who(("7", "A", "1.1"), ("7", "", "1.2")) == ["7 of a", "7 of a"]
+    assert who(("7", "A", "1.1")) == who(("7", "", "1.1")) == ["7"]
+    assert who(("7", "A", "1.1"), ("7", "", "1.2")) == ["7", "7"]
     assert who(("7", "A", "1.1"), ("7", "B", "1.2"), ("7", "", "1.3")) == ["7", "7", "7"]
     assert who(("7", "", "1.1"), ("", "", "1.1"), (" ANONYMOUS", "", "1.2")) == ["7", "7", "study 1.2"]
     assert who(("7", "", "1.1"), ("8", "", "1.1"), ("", "", "1.1"), ("", "", "")) == ["7", "8", None, None]
+
+
+def test_without_patient_id_name_and_date_of_birth_tell_the_patient(small: Truth) -> None:
+    found = scan(archive_at(small.root), progress=False).instances[0]
+
+    def who(*patients: tuple[str, str, str]) -> list[str]:
+        """The identifiers of images with PatientID, name and date of birth, each of its own study."""
+        given = [
+            replace(
+                found,
+                patient=patient,
+                name=name,
+                birth=birth,
+                study=str(n),
+                exposure=replace(found.exposure, uid=str(n)),
+            )
+            for n, (patient, name, birth) in enumerate(patients)
+        ]
+        known = identities(given)
+        return [known[one.uid].identifier for one in given]
+
+    anna, same = ("", "Mueller^Anna", "19600203"), "name muelleranna born 19600203"
+    assert who(anna, ("00000000", "MUELLER, Anna", "1960-02-03")) == [same, same]
+    assert who(anna, ("Anonymized^", "Mueller^Eva", "19600203")) == [same, "name muellereva born 19600203"]
+    assert who(anna, ("7", *anna[1:])) == ["7", "7"]
+    for name, birth in (("", "19600203"), ("Anonymous^F", "19600203"), ("Mueller^Anna", ""), ("X^X", "19600203")):
+        assert who(("", name, birth), ("", name, birth)) == ["study 0", "study 1"]
+    assert who(("", "Mueller^Anna", "19000101")) == ["study 0"]
+
+
+def test_a_copy_is_read_where_the_largest_is_damaged(small: Truth) -> None:
+    (small.root / "larger").write_bytes((small.root / "low").read_bytes()[:-300])
+    read = DicomSource(small.root / "larger", "file 1", copies=(small.root / "low",)).read()
+    assert np.array_equal(read.values, phantom_pairs(4, 64)[0].image)
+    assert "another copy of the file was read: the largest is damaged" in read.notes
+    with pytest.raises(ImageFileError, match="file 1: "):
+        DicomSource(small.root / "larger", "file 1", copies=(small.root / "absent",)).read()
+
+
+def test_both_images_of_a_pair_lie_the_way_the_low_energy_one_does(small: Truth) -> None:
+    """The subtracted image looks mirrored; without PatientOrientation, both are told from the low-energy image."""
+    pair = phantom_pairs(4, 64)[0]
+    for same, orientations in ((True, [None, None]), (False, [["A", "R"], None]), (False, [["A", "R"], ["P", "R"]])):
+        for name, values, orientation in zip(("a", "b"), (pair.image, pair.label[:, ::-1]), orientations, strict=True):
+            small.write(name, values, laterality="L", view="CC", PatientOrientation=orientation)
+        low = DicomSource(small.root / "a", "file 1", "L")
+        assert DicomSource(small.root / "b", "file 2", "L").read().mirrored
+        label = DicomSource(small.root / "b", "file 2", "L", partner=low).read()
+        assert label.mirrored == (not same)
+        assert ("turned as the low-energy image is" in label.notes) == same
+        assert not low.read().mirrored
+
+
+def test_the_notes_of_reading_come_with_the_pixels(small: Truth) -> None:
+    small.write("odd", phantom_pairs(4, 64)[0].image, PatientOrientation=None, RescaleSlope=0)
+    notes = DicomSource(small.root / "odd", "file 1").read().notes
+    assert notes[0] == "RescaleSlope is 0: ignored"
+    assert notes[1].startswith("no usable PatientOrientation")
+
+
+@pytest.mark.parametrize("name", ["pipe", "DICOMDIR", "low_mask.png"])
+def test_a_pipe_is_named_and_never_opened(name: str, small: Truth) -> None:
+    os.mkfifo(small.root / name)
+    found = scan(archive_at(small.root), progress=False)
+    assert [(one.path.name, one.problem) for one in found.broken] == [(name, "a pipe or a device, expected a file")]
+    assert len(found.instances) == 2
+
+
+def test_times_without_dates_are_kept_on_one_day(small: Truth) -> None:
+    dates: dict[str, Any] = dict.fromkeys(("StudyDate", "AcquisitionDate", "ContentDate"))
+    write_dicom(small.root / "dateless", phantom_pairs(4, 64)[0].image, acquired="235800", **dates)
+    (found,) = (one for one in scan(archive_at(small.root), progress=False).instances if one.path.name == "dateless")
+    assert str(found.exposure.acquired) == str(found.taken) == "9999-12-31 23:58:00"
 
 
 def test_links_to_folders_are_followed_once_and_the_output_is_no_source(small: Truth) -> None:

@@ -11,8 +11,9 @@ import pytest
 from scripts.prepare import workers
 from scripts.prepare.datalist import patient_folds
 from scripts.prepare.duplicates import leave_out_repeats
+from scripts.prepare.pipeline import import_views
 from scripts.prepare.view import View
-from tests.archives.dataset import content_of, datalist, excluded_rows, imported
+from tests.archives.dataset import content_of, datalist, excluded_rows, imported, options
 from tests.archives.pairs import write_views
 
 
@@ -145,3 +146,52 @@ def test_the_same_pixels_twice_in_a_patient_are_taken_once(views: list[View], ou
     (row,) = excluded_rows(output)
     assert (row["name"], row["reason"]) == (views[1].name, f"holds the same pixels as {views[0].name}")
     assert f"LE/{views[1].name}.png" not in content_of(output)
+
+
+def test_a_repeat_is_known_to_a_later_run_and_used_when_what_it_repeats_is_gone(
+    views: list[View],
+    output: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copy(views[0].image.path, views[1].image.path)
+    assert imported(views, output) == 3
+    before = content_of(output)
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "converted", None)
+        assert imported(views, output) == 3
+    assert content_of(output) == before
+    assert "earlier run" not in capsys.readouterr().out
+    assert imported(views[1:], output) == 0
+    assert imported(views[1:], tmp_path / "new") == 0
+    assert content_of(output) == content_of(tmp_path / "new")
+
+
+def test_a_published_fold_that_has_lost_its_cases_is_named(
+    views: list[View], output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = [replace(view, fold=int(view.patient_id[1])) for view in views]
+    for view in published[12:]:
+        view.image.path.write_bytes(b"broken")
+    assert imported(published, output, num_folds=4) == 1
+    assert "fold 3 of 4 has no case" in capsys.readouterr().err
+    assert imported(published, output) == 3  # the number is not known: that of the largest fold
+
+
+def test_without_folds_a_published_number_of_folds_is_dropped(views: list[View], output: Path) -> None:
+    published = [replace(view, fold=int(view.patient_id[1])) for view in views]
+    assert imported(published, output, "--folds", "0", num_folds=4) == 0
+    assert "num_folds" not in datalist(output)
+
+
+@pytest.mark.parametrize(("patients", "folds"), [(2, 0), (3, 3), (4, 4)])
+def test_without_a_number_there_are_as_many_folds_as_the_patients_fill(
+    patients: int, folds: int, views: list[View], output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [view for view in views if int(view.patient_id[1:]) < patients]
+    chosen = options(output)
+    chosen.folds = None
+    assert import_views(few, [], chosen) == 0
+    assert datalist(output).get("num_folds", 0) == folds
+    assert f"too few patients for 10 folds: {folds or 'no'} folds were made" in capsys.readouterr().err

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from scripts.prepare.geometry import Alignment, align, common_field, mask_onto_grid, onto_grid, silhouette, target_shape
+from scripts.prepare.geometry import (
+    Alignment,
+    align,
+    common_field,
+    mask_onto_grid,
+    onto_grid,
+    silhouette,
+    target_shape,
+    within,
+)
 from scripts.prepare.silhouette import background_level
 from tests.archives.phantom import phantom_pairs
 
@@ -195,7 +204,7 @@ def test_a_known_scale_and_shift_is_found(
 
 def test_images_of_one_grid_are_left_alone() -> None:
     for pair in phantom_pairs(2, 64):
-        found = align(pair.image, pair.label, pair.laterality)
+        found = align(pair.image, pair.label, pair.laterality, aligned_overlap=0)
         assert (found.registered, found.scale, found.shift_x, found.shift_y) == (False, 1, 0, 0)
         assert found.overlap_after == found.overlap_before > 0.9
     assert align(textured(), as_des(textured(), 1.0, 0.0, 30.0, (240, 160)), "L").registered
@@ -250,3 +259,36 @@ def test_the_common_field_of_aligned_images_is_all_of_them() -> None:
         slice(0, 6),
         slice(0, 5),
     )
+
+
+@pytest.mark.parametrize("scale", [0.9, 1.0, 1.1])
+def test_a_field_of_the_le_holds_the_des_pixels_whose_centre_lies_in_it(scale: float) -> None:
+    alignment = Alignment(scale, -3.4, 5.3, 1.0, 1.0, registered=True)
+    field = common_field((60, 50), (48, 70), alignment)
+    for span, own, length, shift in zip(field, within(field, alignment), (48, 70), (5.3, -3.4), strict=True):
+        centres = scale * np.arange(length) + shift
+        expected = np.flatnonzero((centres >= span.start - 0.5) & (centres <= span.stop - 0.5))
+        assert list(range(length))[own] == expected.tolist()
+
+
+def test_two_crops_of_one_size_are_registered_unless_they_coincide() -> None:
+    image = textured()
+    crops = image[:-12, :-6], as_des(image, 1.0, 0.0, 0.0, (240, 160))[12:, 6:]
+    assert crops[0].shape == crops[1].shape
+    found = align(*crops, "L")
+    assert 0.8 < found.overlap_before < found.overlap_after
+    assert (found.scale, found.shift_x, found.shift_y) == (1, 6, 12)
+    assert not align(*crops, "L", aligned_overlap=0).registered
+    assert not align(image, as_des(image, 1.0, 0.0, 0.0, (240, 160)), "L").registered
+
+
+def test_a_real_pair_cut_to_one_size_is_registered(shared_data: Path) -> None:
+    root = shared_data / "cdd-cesm-originals"
+    files = [next(root.rglob(f"P3_L_{kind}_MLO.jpg")) for kind in ("DM", "CM")]
+    image, label = (np.asarray(Image.open(file).convert("L")) for file in files)
+    height, width = (min(sides) for sides in zip(image.shape, label.shape, strict=True))
+    found = align(image[:height, :width], label[:height, :width], "L")
+    free = align(image, label, "L")
+    assert (found.scale, found.registered) == (1, True)
+    assert abs(found.shift_x - free.shift_x) + abs(found.shift_y - free.shift_y) < 8
+    assert found.overlap_after > found.overlap_before

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -13,6 +14,7 @@ from bundle.reader import read_pixels
 from scripts import prepare_data
 from tests.archives.pairs import breast, lesion, write, write_dicom
 from tests.archives.pairs import names as pair_names
+from tests.archives.phantom import phantom_pairs
 
 PATTERN = r"(?P<patient>P\d+)_(?P<laterality>L|R)_(?P<view>CC|MLO)"
 NAMES = [f"P{patient}_{side}_{view}" for patient in range(8) for side in "LR" for view in ("CC", "MLO")]
@@ -248,3 +250,79 @@ def test_dicom_pairs_come_with_the_window_of_their_header(size: str | None, tmp_
     assert (case["image_window"], case["label_window"]) == ([3000.5, 2000.0], [3000.5, 2000.0])
     assert (case["laterality"], case["view"]) == ("L", "CC")
     np.testing.assert_array_equal(read_pixels(output / case["image"]).T, breast(0)[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("name,who\nMüller,1\n".encode("latin-1"), "can't decode byte"),
+        ("name,who\nP0_L_CC,P0\n".encode("utf-16"), "can't decode byte"),
+        (b"", "it is empty"),
+        (b"name,patient,laterality,view\nP0_L_CC,P0,L,CC,5\n", "line 2 has 5 cells, the first line 4"),
+        (b"name,patient,laterality,view\nP0_L_CC,P0\n", "line 2 has 2 cells, the first line 4"),
+        (b"name,name\nP0_L_CC,P0\n", "several columns are called 'name'"),
+        (b"name;patient;laterality;view\nP0_L_CC;P0;L;CC\n", "has no column name, patient"),
+    ],
+)
+def test_a_table_that_is_no_csv_in_utf8_is_explained(
+    content: bytes, found: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "index.csv").write_bytes(content)
+    assert prepare_data.main(command(folder, "--table", str(folder / "index.csv"), pattern=False)) == 2
+    printed = capsys.readouterr().err
+    assert str(folder / "index.csv") in printed
+    assert found in printed
+    assert "Save it as CSV UTF-8, comma separated" in printed
+
+
+def test_a_table_as_excel_saves_it_is_read(folder: Path) -> None:
+    rows = [f"{name},{','.join(name.split('_'))},," for name in NAMES]
+    text = "\r\n".join(["name,patient,laterality,view,,", *rows, ",,,,,", ""])
+    (folder / "index.csv").write_text("\ufeff" + text, newline="")
+    table = ["--table", str(folder / "index.csv"), "--folds", "4"]
+    assert prepare_data.main(command(folder, *table, pattern=False)) == 0
+    assert len(datalist(folder)["cases"]) == len(NAMES)
+
+
+def test_reports_name_files_below_the_folders_given(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "DES/P0_L_CC.png").write_text("not an image")
+    (folder / "LE/P0_R_CC.png").rename(folder / "LE/extra.png")
+    (folder / "mask/P0_L_CC.png").rename(folder / "mask/P1_L_CC.png")
+    Image.fromarray(np.eye(9, dtype=np.uint8)).save(folder / "mask/P1_L_CC.png")
+    for size in ((), ("--size", "native", "--min-overlap", "0")):
+        output = folder / f"data{len(size)}"
+        assert prepare_data.main(command(folder, "--folds", "4", *size, output=output)) == 3
+        for text in (capsys.readouterr().err, (output / "excluded.csv").read_text()):
+            for file in ("DES/P0_L_CC.png", "LE/extra.png", "DES/P0_R_CC.png", "mask/P1_L_CC.png"):
+                assert file in text
+            assert str(folder) not in text
+        assert str(folder) not in (output / "data_card.html").read_text()
+
+
+def test_files_without_suffix_are_images_only_if_they_are_dicom(tmp_path: Path) -> None:
+    for number, (name, _, side, _) in enumerate(pair_names(3)):
+        for part, pixels in zip(("LE", "DES"), breast(number, side), strict=True):
+            (tmp_path / part).mkdir(exist_ok=True)
+            write_dicom(tmp_path / part / name, pixels)
+    (tmp_path / "LE/README").write_text("Licence: none")
+    (tmp_path / "mask").mkdir()
+    write(tmp_path / "mask" / "P0_L_CC.png", lesion())
+    output = tmp_path / "data"
+    assert prepare_data.main(command(tmp_path, "--folds", "3", output=output)) == 0
+    assert len(datalist(output)["cases"]) == 12
+
+
+@pytest.mark.parametrize("register", [False, True])
+def test_images_of_equal_size_are_registered_on_demand(register: bool, tmp_path: Path) -> None:
+    for pair in phantom_pairs(3, 96):
+        name = f"P{pair.patient}_{pair.laterality}_{pair.view}"
+        write(tmp_path / "LE" / f"{name}.png", pair.image[:-6])
+        write(tmp_path / "DES" / f"{name}.png", pair.label[6:])
+        write(tmp_path / "mask" / f"{name}.png", pair.mask[:-6])
+    more = ["--folds", "3", "--size", "native", "--min-overlap", "0.5", *(["--register"] if register else [])]
+    output = tmp_path / "data"
+    assert prepare_data.main(command(tmp_path, *more, output=output)) == 0
+    facts = pd.read_csv(output / "cases.csv")
+    assert facts["registered"].tolist() == [register] * len(facts)
+    if register:
+        assert facts["shift_y"].median() == pytest.approx(6, abs=1)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bundle.data import checked_cases
+from scripts.prepare import pipeline
+from scripts.prepare.datalist import check, path_in
 from scripts.prepare.view import LeftOut, Pixels, View
 from tests.archives.dataset import content_of, datalist, excluded_rows, imported, options
 from tests.archives.pairs import Deadly, Made, breast, write, write_views
@@ -70,7 +74,7 @@ def test_a_broken_file_is_left_out_and_named_and_the_rest_goes_on(
     assert [row["name"] for row in excluded_rows(output)] == [views[2].name]
 
 
-def test_nothing_usable_is_exit_code_1_and_writes_nothing(
+def test_nothing_usable_is_exit_code_1_and_writes_only_what_was_left_out(
     views: list[View], output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for view in views:
@@ -81,7 +85,24 @@ def test_nothing_usable_is_exit_code_1_and_writes_nothing(
     assert "left out, 16" in printed
     assert "a.png: no partner" in printed
     assert "No datalist.json was written" in printed
-    assert content_of(output) == {}
+    assert f"what was left out: {output / 'excluded.csv'}" in printed
+    assert [row["name"] for row in excluded_rows(output)] == ["a"]
+    assert {name for name in content_of(output) if not name.startswith(".prepared/")} == {"excluded.csv"}
+
+
+def test_a_datalist_that_an_earlier_run_left_is_named_as_such(
+    views: list[View], output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert imported(views, output) == 0
+    assert imported([], output, left_out=[LeftOut("a", "a.png", "no partner", "Add it")]) == 1
+    assert f"{output / 'datalist.json'} is still that of an earlier run" in capsys.readouterr().err
+    for view in views:
+        view.label.path.write_bytes(b"broken")
+    assert imported(views, output) == 1
+    assert "earlier run" not in capsys.readouterr().err
+    assert {file.name for file in output.iterdir()} == {"LE", "DES", "mask", "excluded.csv", ".prepared"} - {
+        part for part in ("LE", "DES", "mask") if not (output / part).exists()
+    }
 
 
 def test_what_no_pair_needs_is_listed_and_excludes_nothing(
@@ -112,6 +133,81 @@ def test_the_data_check_leaves_out_what_it_refuses(
     assert "leaves nothing of the pixel values" in capsys.readouterr().err
     assert beside.name not in {Path(case["image"]).stem for case in datalist(output)["cases"]}
     assert not (output / "LE" / f"{beside.name}.png").exists()
+    (row,) = excluded_rows(output)
+    assert row["file"] == str(beside.image.path)
+
+
+@pytest.mark.parametrize("key", ["image", "label"])
+def test_a_problem_that_the_data_check_finds_is_said_of_the_file_that_has_it(
+    key: str, views: list[View], output: Path
+) -> None:
+    source = getattr(views[1], key)
+    changes: dict[str, Any] = {key: replace(source, window=(60000.0, 10.0))}
+    beside = replace(views[1], **changes)
+    assert imported([views[0], beside, *views[2:]], output) == 3
+    (row,) = excluded_rows(output)
+    assert row["file"] == str(source.path)
+
+
+def test_names_that_are_not_utf_8_are_left_out_and_the_rest_goes_on(
+    views: list[View], output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = replace(views[1], name="P0_L_\udce9")
+    left_out = [LeftOut("\udce8", "\udce8.png", "no partner", "Add it")]
+    assert imported([views[0], odd, *views[2:]], output, left_out=left_out) == 3
+    assert len(datalist(output)["cases"]) == 15
+    rows = {row["name"]: row["reason"] for row in excluded_rows(output)}
+    assert rows == {r"P0_L_\udce9": r"its name is not UTF-8: 'P0_L_\udce9'", r"\udce8": "no partner"}
+    assert r"\udce9" in capsys.readouterr().err
+    assert r"\udce9" in (output / "data_card.html").read_text()
+
+
+def test_images_that_stay_in_a_folder_whose_name_is_not_utf_8_are_left_out(views: list[View], tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9"))
+    image = replace(views[1].image, path=folder / "a.png")  # type: ignore[type-var]
+    write(image.path, breast(99)[0])
+    moved = [views[0], replace(views[1], image=image), *views[2:]]
+    in_place = options(tmp_path / "data")
+    in_place.size = None
+    assert pipeline.import_views(moved, [], in_place) == 3
+    (row,) = excluded_rows(tmp_path / "data")
+    assert "its path is not UTF-8" in row["reason"]
+    assert imported(moved, tmp_path / "written") == 0
+
+
+def test_texts_in_the_csv_files_are_no_formulas_to_a_spreadsheet(views: list[View], output: Path) -> None:
+    sick = replace(views[0], patient_id="=1+1", info={"label": "-5", "density": "@SUM(A1)"})
+    left_out = [LeftOut("+a", "=cmd()", "no partner", "Add it"), LeftOut("-", "b.png", "no partner", "Add it")]
+    assert imported([sick, *views[1:]], output, left_out=left_out) == 3
+    rows = {row["file"]: row["name"] for row in excluded_rows(output)}
+    assert rows == {"'=cmd()": "'+a", "b.png": "-"}
+    with (output / "cases.csv").open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert (first["patient_id"], first["label"], first["density"]) == ("'=1+1", "'-5", "'@SUM(A1)")
+    assert datalist(output)["cases"][0]["patient_id"] == "=1+1"
+
+
+def test_links_are_named_themselves_and_not_what_they_lead_to(tmp_path: Path) -> None:
+    blob = tmp_path / "cache" / "4f" / "a1"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"x")
+    (tmp_path / "data" / "LE").mkdir(parents=True)
+    link = tmp_path / "data" / "LE" / "a.png"
+    link.symlink_to(blob)
+    (tmp_path / "data" / "DES").symlink_to(blob.parent)
+    assert path_in(tmp_path / "data", link) == "LE/a.png"
+    assert path_in(tmp_path / "data", tmp_path / "data" / "DES" / "a1") == "DES/a1"
+    assert path_in(tmp_path / "data", tmp_path / "data" / "LE" / ".." / "b.png") == "b.png"
+    assert path_in(tmp_path / "other", link) == link.as_posix()
+    (tmp_path / "alias").symlink_to(tmp_path / "data")
+    assert path_in(tmp_path / "alias", link) == "LE/a.png"
+
+
+def test_the_data_check_names_the_datalist_and_not_its_draft(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output.mkdir()
+    monkeypatch.setattr("scripts.prepare.datalist.datalist_text", lambda _: "{")
+    (problem,) = check(output, {}, progress=False, known={})
+    assert problem.file == "datalist.json"
 
 
 def test_names_that_are_taken_or_no_file_names_are_left_out(views: list[View], output: Path) -> None:

@@ -15,14 +15,14 @@ SALT = bytes(range(32))
 
 
 def test_a_pseudonym_is_the_salted_hash_of_the_identifier() -> None:
-    expected = b32encode(hmac.new(SALT, b"patient\x00mrn 42", hashlib.sha256).digest())[:10].decode()
+    expected = b32encode(hmac.new(SALT, b"patient\x00mrn42", hashlib.sha256).digest())[:10].decode()
     assert Pseudonyms(SALT).patient("MRN 42") == f"P-{expected}"
     assert re.fullmatch(r"P-[A-Z2-7]{10}", Pseudonyms(SALT).patient("x"))
 
 
 def test_the_salt_decides_and_spelling_does_not() -> None:
     names = Pseudonyms(SALT)
-    assert len({names.patient(text) for text in ("mrn 42", "MRN  42 ", "\tMrn 42")}) == 1
+    assert len({names.patient(text) for text in ("mrn 42", "MRN  42 ", "\tMrn 42", "mrn42", "MRN\u200b42")}) == 1
     assert names.patient("mrn 42") != names.patient("mrn 43")
     assert names.patient("mrn 42") != Pseudonyms(SALT[::-1]).patient("mrn 42")
     assert normalised("e\u0301") == normalised("\u00c9")
@@ -55,6 +55,18 @@ def test_a_private_folder_is_made_once_and_for_its_owner_alone(tmp_path: Path) -
         "key.csv": 0o600,
     }
     assert open_private(tmp_path / "other", dataset).patient("x") != first
+
+
+def test_a_private_folder_that_others_can_open_is_closed_or_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, mode, words in (("empty", 0o700, "now only by its owner"), ("shared", 0o755, "can be opened by others")):
+        (tmp_path / name).mkdir(mode=0o755)
+        if name == "shared":
+            (tmp_path / name / "other").touch()
+        open_private(tmp_path / name, tmp_path / "data")
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("inside", ["data", "data/private", "data/../data/x"])

@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from bundle.reader import ImageFileError
 from scripts.prepare import segmentation
-from scripts.prepare.segmentation import Drawing, LesionMask, MaskFiles, lesion_segments
+from scripts.prepare.segmentation import Drawing, LesionMask, MaskFiles, lesion_segments, too_large
 from tests.archives.dicom_archive import write_segmentation
 from tests.archives.dicom_files import write_dicom
 
@@ -127,6 +127,26 @@ def test_segments_are_chosen_by_label() -> None:
     assert lesion_segments(segments, None) == (1, 2, 4)
     assert lesion_segments(segments, re.compile("lesion", re.IGNORECASE)) == (1, 4)
     assert lesion_segments(segments, re.compile("nipple")) == ()
+
+
+def test_segments_of_normal_anatomy_are_no_lesions_unless_asked_for() -> None:
+    segments = {
+        1: "Breast",
+        2: "Breast mass",
+        3: "pectoral muscle",
+        4: "fibroglandular tissue",
+        5: "1",
+        6: "Skin lesion",
+    }
+    assert lesion_segments(segments, None) == (2, 5, 6)
+    assert lesion_segments(segments, re.compile("breast", re.IGNORECASE)) == (1, 2)
+
+
+def test_a_segment_of_half_the_image_is_too_large(source: Dataset, tmp_path: Path) -> None:
+    write_segmentation(tmp_path / "seg", source, [box(2, 3), ~box(2, 3)])
+    assert too_large(tmp_path / "seg", source.SOPInstanceUID, (1, 2)) == {2: pytest.approx((~box(2, 3)).mean())}
+    _cut(tmp_path / "seg")
+    assert too_large(tmp_path / "seg", source.SOPInstanceUID, (1, 2)) == {}
 
 
 IMAGES = {"1.2.840.5": "a/IM1.dcm", "1.2.840.6": "b/IM1", "1.2.840.7": "b/1.2.840.77"}

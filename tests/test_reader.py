@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import itk
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from monai.transforms.compose import Compose
 from monai.transforms.io.dictionary import LoadImaged
 from monai.transforms.utility.dictionary import EnsureChannelFirstd
@@ -148,3 +152,50 @@ def test_real_dicom_and_jpeg_files_are_read(shared_data: Path) -> None:
     assert (film.shape, film.dtype) == ((2624, 4736), np.dtype(np.uint16))
     grey_as_rgb = next((shared_data / "cdd-cesm-originals").rglob("P3_L_DM_MLO.jpg"))
     assert read_pixels(grey_as_rgb).shape == (1671, 2549)
+
+
+def png_of_16_bits(path: Path, pixels: NDArray[np.uint16], kind: int) -> None:
+    """A PNG of 16-bit channels, (H, W, channels), which Pillow cannot write; 2 is RGB, 4 grey and alpha, 6 RGBA."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bit_colour_is_refused_for_pillow_would_keep_8_bits(channels: int, tmp_path: Path) -> None:
+    grey = np.repeat(MARKED.T[..., None], channels, axis=-1)
+    png_of_16_bits(tmp_path / "a.png", grey, {2: 4, 3: 2, 4: 6}[channels])
+    files = [tmp_path / "a.png"]
+    if channels == 3:
+        files += [tmp_path / "a.tif", tmp_path / "planes.tif"]
+        tifffile.imwrite(files[1], grey, photometric="rgb")
+        tifffile.imwrite(files[2], np.moveaxis(grey, -1, 0), photometric="rgb", planarconfig="separate")
+    for file in files:
+        with pytest.raises(ImageFileError, match="16-bit colour") as error:
+            read_pixels(file)
+        assert error.value.path == file
+        assert error.value.remedy == "Write it as one grey channel"
+
+
+@pytest.mark.parametrize("number", [np.uint8, np.uint16])
+def test_a_tiff_that_counts_from_white_is_turned_round(number: Any, tmp_path: Path) -> None:
+    values: NDArray[Any] = np.arange(35).reshape(5, 7).astype(number)
+    stored = np.iinfo(number).max - values
+    tifffile.imwrite(tmp_path / "a.tif", stored.T, photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "b.tif", values.T, photometric="minisblack")
+    for name in ("a.tif", "b.tif"):
+        pixels = read_pixels(tmp_path / name)
+        np.testing.assert_array_equal(pixels, values)
+        assert pixels.dtype == number
+
+
+def test_a_tiff_that_counts_from_white_in_floats_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", MARKED.T.astype(np.float32), photometric="miniswhite")
+    with pytest.raises(ImageFileError):
+        read_pixels(tmp_path / "a.tif")

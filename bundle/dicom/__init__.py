@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bundle.dicom.identity import laterality_of, view_modifiers, view_of
+from bundle.dicom.identity import laterality_of, shows_both, view_modifiers, view_of
 from bundle.dicom.kind import Kind, kind_of
 from bundle.dicom.pixels import DicomImage, bright_window_of, read_dicom
 from bundle.dicom.spacing import pixel_mm_of
@@ -16,6 +16,7 @@ __all__ = [
     "laterality_of",
     "pixel_mm_of",
     "read_dicom",
+    "shows_both",
     "view_modifiers",
     "view_of",
     "window_of",

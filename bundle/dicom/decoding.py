@@ -40,6 +40,8 @@ def opened(path: Path) -> Dataset:
     Raises:
         ImageFileError: absent, not DICOM, or without image.
     """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise ImageFileError(path, "cannot be read: a folder, a pipe or a device", "Give an image file")
     try:
         header = _read(path)
     except OSError as error:

@@ -9,13 +9,24 @@ from typing import Literal
 
 from pydicom import Dataset
 
-from bundle.dicom.header import first_item, items, text, values
+from bundle.dicom.header import first_item, items, number, text, values
 
-__all__ = ["Side", "laterality_of", "orientation_of", "view_modifiers", "view_of"]
+__all__ = [
+    "Side",
+    "directions_of",
+    "is_partial",
+    "laterality_of",
+    "names_feet_or_head",
+    "orientation_of",
+    "shows_both",
+    "view_modifiers",
+    "view_of",
+]
 
 Side = Literal["L", "R"]
 _SIDES: MappingProxyType[str, Side] = MappingProxyType({"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"})
 _OTHER: MappingProxyType[Side, Side] = MappingProxyType({"L": "R", "R": "L"})
+_BOTH = frozenset({"B", "BILATERAL", "BOTH"})
 #: Anatomic region or its modifier, in SNOMED CT and as SRT code: left (breast), right (breast).
 _LEFT_CODES, _RIGHT_CODES = ("80248007", "T-04030", "7771000", "G-A101"), ("73056007", "T-04020", "24028007", "G-A100")
 _SIDE_CODES: MappingProxyType[str, Side] = MappingProxyType(
@@ -69,6 +80,8 @@ _SIDE_AND_VIEW = re.compile(
 )
 #: Directions of PatientOrientation: anterior, posterior, left, right, head, feet; three letters at most.
 _DIRECTION = re.compile(r"[APLRHF]{1,3}")
+#: Magnification of a breast that lies on the detector: below 1.3; magnification views have 1.5 and more.
+_CONTACT = 1.3
 
 
 def laterality_of(header: Dataset) -> Side | None:
@@ -77,13 +90,20 @@ def laterality_of(header: Dataset) -> Side | None:
     ImageLaterality, Laterality, FrameLaterality, the coded anatomic region, PatientOrientation, and words such as
     "L CC" in a description, in this order.
     """
-    stated = (text(header, "ImageLaterality"), text(header, "Laterality"), _frame_laterality(header))
-    for value in stated:
-        if value in _SIDES:
-            return _SIDES[value]
-        if value in ("B", "BILATERAL", "BOTH"):
-            return None
+    if (stated := _stated_laterality(header)) is not None:
+        return _SIDES.get(stated)
     return _coded_laterality(header) or _oriented_laterality(header) or _described(header)[0]
+
+
+def shows_both(header: Dataset) -> bool:
+    """Whether an attribute says that both breasts are in one image."""
+    return _stated_laterality(header) in _BOTH
+
+
+def _stated_laterality(header: Dataset) -> str | None:
+    """The first of the attributes that names one breast or both."""
+    stated = (text(header, "ImageLaterality"), text(header, "Laterality"), _frame_laterality(header))
+    return next((value for value in stated if value in _SIDES or value in _BOTH), None)
 
 
 def _frame_laterality(header: Dataset) -> str:
@@ -102,7 +122,7 @@ def _coded_laterality(header: Dataset) -> Side | None:
     return None
 
 
-def _directions(header: Dataset) -> tuple[str, str]:
+def directions_of(header: Dataset) -> tuple[str, str]:
     """PatientOrientation: where the rows and where the columns lead; two empty texts where it holds anything else."""
     found = [str(value).strip().upper() for value in values(header, "PatientOrientation")]
     if len(found) != 2 or not all(_DIRECTION.fullmatch(one) for one in found):
@@ -116,7 +136,7 @@ def _oriented_laterality(header: Dataset) -> Side | None:
     The lateral side is on top, and the outer side of the left breast is the patient's left: columns that lead to the
     patient's right and downwards (or to the right alone, in a CC view) show a left breast.
     """
-    row, column = _directions(header)
+    row, column = directions_of(header)
     by_row: Side | None = {"A": "L", "P": "R"}.get(row[:1])  # type: ignore[assignment]
     inner: Side | None = _SIDES.get(next((letter for letter in column if letter in "LR"), ""))
     if inner is None:
@@ -174,13 +194,24 @@ def _modifiers(header: Dataset) -> Iterator[str]:
             yield known or text(code, "CodeMeaning").lower() or text(code, "CodeValue")
 
 
+def is_partial(header: Dataset) -> bool:
+    """Whether the image shows a part of the breast, whose outline does not tell where the chest wall is."""
+    factor = number(header, "EstimatedRadiographicMagnificationFactor") or 1.0
+    return bool(view_modifiers(header)) or factor > _CONTACT or text(header, "PartialView") == "YES"
+
+
+def names_feet_or_head(header: Dataset) -> bool:
+    """Whether PatientOrientation says by itself which way up the image is."""
+    return bool(set(directions_of(header)[1]) & {"F", "H"})
+
+
 def orientation_of(header: Dataset) -> tuple[Literal["left", "right"] | None, bool | None]:
     """The edge at which the chest wall lies, and whether the image is upside down; None for what is not said.
 
     PatientOrientation names where the rows lead: to the anterior (chest wall at the left edge) or the posterior; and
     where the columns lead: to the feet or, in a CC view, to the inner side, in an upright image.
     """
-    row, column = _directions(header)
+    row, column = directions_of(header)
     wall: Literal["left", "right"] | None = None
     if ("A" in row) != ("P" in row):
         wall = "left" if "A" in row else "right"

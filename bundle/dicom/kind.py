@@ -54,31 +54,33 @@ _ENERGY_TERMS = MappingProxyType(
 )
 #: The same in free text, where blanks, hyphens and underscores have become one blank.
 _ENERGY_WORDS = (
-    (re.compile(r"\bLOW ?(ENERGY|KV)\b"), Kind.LOW_ENERGY),
-    (re.compile(r"\bHIGH ?(ENERGY|KV)\b"), Kind.HIGH_ENERGY),
-    (re.compile(r"\bRECOMB|\bSUBTRACT"), Kind.SUBTRACTED),
+    (re.compile(r"\bLOW(?: ?(?:ENERGY|KV)\b|\W+(?:\w+ )?HIGH ?(?:ENERGY|KV)\b)"), Kind.LOW_ENERGY),
+    (re.compile(r"\bHIGH(?: ?(?:ENERGY|KV)\b|\W+(?:\w+ )?LOW ?(?:ENERGY|KV)\b)"), Kind.HIGH_ENERGY),
+    (re.compile(r"(?<!NOT )(?<!NON )(?<!NO )\b(?:RECOMB|SUBTRACT)"), Kind.SUBTRACTED),
 )
-#: Abbreviations are words of other languages ("le", "des"): they count beside a view or a contrast word only.
-_ENERGY_ABBREVIATIONS = (
-    (re.compile(r"\bLE\b"), Kind.LOW_ENERGY),
-    (re.compile(r"\bHE\b"), Kind.HIGH_ENERGY),
-    (re.compile(r"\bDES\b|\bSUB\b|\bREC\b"), Kind.SUBTRACTED),
-)
-_VIEW_WORDS = re.compile(r"\b[LR]?(CC|MLO|ML|LM|LMO)\b")
 _SYNTHETIC_WORDS = re.compile(
     r"\b[CS] VIEW\b|\bV PREVIEW\b|\bINTELLIGENT 2D\b|\bINSIGHT 2D\b|\bGENERATED 2D\b|\bSYNTHE\w*"
 )
 _CONTRAST_WORDS = re.compile(r"\bC(E|ES|ED)M\b|\bCE ?2D\b|\bSENOBRIGHT\b|\bI VIEW\b|\bTICEM\b|\bCONTRAST ENH\w*")
+#: Abbreviations are words of other languages ("CC des seins", "sub areolar"): they count where a contrast examination
+#: is named, at the end of a text, or before a view or a contrast word.
+_NO_WORD_OF_A_TEXT = rf"(?= *$| (?:[LR] )?[LR]?(?:CC|MLO|ML|LM|LMO)\b| (?:{_CONTRAST_WORDS.pattern}))"
+_ENERGY_ABBREVIATIONS = (
+    (re.compile(rf"\bLE\b{_NO_WORD_OF_A_TEXT}"), Kind.LOW_ENERGY),
+    (re.compile(rf"\bHE\b{_NO_WORD_OF_A_TEXT}"), Kind.HIGH_ENERGY),
+    (re.compile(rf"\b(?:DES|SUB|REC)\b{_NO_WORD_OF_A_TEXT}"), Kind.SUBTRACTED),
+)
 #: Processing of GE's recombined images; their low-energy images have that of ordinary mammograms, GEMS_FFDM_PV.
-_RECOMBINING_CODE = re.compile(r"GEMS CESM( .*)?")
+_RECOMBINING_CODE = re.compile(r"GEMS CESM(?: (\w{1,4}))?")
 _DESCRIPTIONS = (
     "AcquisitionDeviceProcessingDescription",
     "SeriesDescription",
     "ProtocolName",
     "AcquisitionProtocolName",
-    "ImageComments",
     "DerivationDescription",
 )
+#: Free text: what it says about the energy counts less than the tube voltage.
+_COMMENTS = "ImageComments"
 #: Tube voltages in kV: ordinary and low-energy exposures, and exposures above the K-edge of iodine (33 keV).
 _LOW_KVP, _HIGH_KVP = (20.0, 40.0), (44.0, 60.0)
 
@@ -87,8 +89,8 @@ def kind_of(header: Dataset) -> tuple[Kind, str]:
     """The kind of object and the reason in words, for instance ``ImageType value 4 is RECOMBINED``.
 
     The SOP class and modality come first, then ImageType (its terms in value 3 or any later one), For Processing, the
-    processing code, and descriptions; KVP decides where the contrast examination is named but not the energy, and is
-    compared with the answer otherwise. A contradiction is part of the reason; where nothing can be
+    processing code, and descriptions; KVP decides where the contrast examination is named but not the energy, or where
+    mere words contradict it. Another contradiction is part of the reason, after "although"; where nothing can be
     trusted the answer is ``Kind.OTHER``.
 
     References:
@@ -145,7 +147,7 @@ def _synthesized(header: Dataset) -> tuple[Kind, str] | None:
     frames = number(header, "NumberOfFrames") or 1
     if frames > 1:
         return Kind.TOMOSYNTHESIS, f"it has {frames:.0f} frames"
-    for keyword in _DESCRIPTIONS:
+    for keyword in (*_DESCRIPTIONS, _COMMENTS):
         words = _plain(header, keyword)
         if (found := _SYNTHETIC_WORDS.search(words)) is not None:
             return Kind.TOMOSYNTHESIS, f"{keyword} names {found[0]}, a synthesized image"
@@ -164,14 +166,24 @@ def _by_energy(header: Dataset) -> tuple[Kind, str]:
     found = _by_image_type(header)
     if len({kind for kind, _ in found}) > 1:
         return Kind.OTHER, "contradictory: " + ", ".join(reason for _, reason in found)
+    sure = len(found)
     found += _by_processing(header)
     found += _by_words(header)
     if not found:
         return _by_contrast(header)
     kind, reason = found[0]
     against = [f"although {other}" for other_kind, other in found[1:] if other_kind is not kind]
-    against += _voltage_against(header, kind)
-    return kind, ", ".join([reason, *against])
+    voltage = _voltage_against(header, kind)
+    if voltage and not sure:  # words are often those of the whole examination
+        return _against_words(voltage, kind, reason)
+    return kind, ", ".join([reason, *against, *(f"although {one}" for one in voltage)])
+
+
+def _against_words(voltage: list[str], kind: Kind, reason: str) -> tuple[Kind, str]:
+    """What an image is whose voltage contradicts the words: an exposure above the K-edge, or nobody knows."""
+    if kind is Kind.LOW_ENERGY:
+        return Kind.HIGH_ENERGY, f"{voltage[0]}, although {reason}"
+    return Kind.OTHER, f"contradictory: {reason}, although {voltage[0]}"
 
 
 def _by_image_type(header: Dataset) -> list[tuple[Kind, str]]:
@@ -183,19 +195,16 @@ def _by_image_type(header: Dataset) -> list[tuple[Kind, str]]:
 
 
 def _by_processing(header: Dataset) -> list[tuple[Kind, str]]:
-    code = _plain(header, "AcquisitionDeviceProcessingCode")
-    if _RECOMBINING_CODE.fullmatch(code):
-        return [
-            (Kind.SUBTRACTED, f"AcquisitionDeviceProcessingCode is {text(header, 'AcquisitionDeviceProcessingCode')}")
-        ]
+    code = _RECOMBINING_CODE.fullmatch(_plain(header, "AcquisitionDeviceProcessingCode"))
+    if code is not None:
+        return [(Kind.SUBTRACTED, f"AcquisitionDeviceProcessingCode is {code[0].replace(' ', '_')}")]
     return _words_of(header, "AcquisitionDeviceProcessingCode")
 
 
 def _words_of(header: Dataset, keyword: str) -> list[tuple[Kind, str]]:
     """The energy that an attribute names; none if it names two, such as "from low and high energy"."""
     words = _plain(header, keyword)
-    short = _VIEW_WORDS.search(words) or _CONTRAST_WORDS.search(words)
-    patterns = _ENERGY_WORDS + (_ENERGY_ABBREVIATIONS if short else ())
+    patterns = _ENERGY_WORDS + (_ENERGY_ABBREVIATIONS if _contrast_named(header)[0] else ())
     found = [(kind, match[0]) for pattern, kind in patterns if (match := pattern.search(words)) is not None]
     subtracted = [one for one in found if one[0] is Kind.SUBTRACTED]
     if len({kind for kind, _ in found}) > 1 and not subtracted:
@@ -208,7 +217,18 @@ def _by_words(header: Dataset) -> list[tuple[Kind, str]]:
 
 
 def _by_contrast(header: Dataset) -> tuple[Kind, str]:
-    """An image whose header names no energy: by contrast words and tube voltage."""
+    """An image whose header names no energy: by contrast words and tube voltage, then by free text."""
+    kind, reason = _by_voltage(header)
+    if kind in (Kind.LOW_ENERGY, Kind.HIGH_ENERGY):
+        return kind, reason
+    comments = _words_of(header, _COMMENTS)
+    if not comments:
+        return kind, reason
+    voltage = _voltage_against(header, comments[0][0])
+    return _against_words(voltage, *comments[0]) if voltage else comments[0]
+
+
+def _by_voltage(header: Dataset) -> tuple[Kind, str]:
     named, by_image_type = _contrast_named(header)
     kvp = number(header, "KVP")
     if kvp is not None and _HIGH_KVP[0] <= kvp <= _HIGH_KVP[1]:
@@ -227,7 +247,7 @@ def _contrast_named(header: Dataset) -> tuple[str, bool]:
     for place, term in _terms(header):
         if term in ("POST_CONTRAST", "PRE_CONTRAST"):
             return f"ImageType value {place} is {term}", True
-    for keyword in _DESCRIPTIONS:
+    for keyword in (*_DESCRIPTIONS, _COMMENTS):
         if (found := _CONTRAST_WORDS.search(_plain(header, keyword))) is not None:
             return f"{keyword} names {found[0]}", False
     return "", False
@@ -238,4 +258,4 @@ def _voltage_against(header: Dataset, kind: Kind) -> list[str]:
     unlike = {Kind.LOW_ENERGY: _HIGH_KVP, Kind.HIGH_ENERGY: _LOW_KVP}.get(kind)
     if kvp is None or unlike is None or not unlike[0] <= kvp <= unlike[1]:
         return []
-    return [f"although KVP is {kvp:g}"]
+    return [f"KVP is {kvp:g}"]

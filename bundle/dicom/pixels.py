@@ -13,7 +13,15 @@ from pydicom import Dataset
 from bundle.dicom.chest_wall import chest_wall_edge
 from bundle.dicom.decoding import decoded, opened
 from bundle.dicom.header import first_item, is_big_endian, number, text
-from bundle.dicom.identity import Side, laterality_of, orientation_of, view_of
+from bundle.dicom.identity import (
+    Side,
+    is_partial,
+    laterality_of,
+    names_feet_or_head,
+    orientation_of,
+    shows_both,
+    view_of,
+)
 from bundle.dicom.padding import padding_mask, with_dark_padding, without_bright_edges
 from bundle.dicom.spacing import aspect_of, pixel_mm_of
 from bundle.dicom.tables import through_table
@@ -70,10 +78,13 @@ def read_dicom(path: str | Path) -> DicomImage:
     is not: it is ``window``. Then MONOCHROME1 and PresentationLUTShape INVERSE are inverted, window included.
 
     Raises:
-        ImageFileError: not DICOM, damaged, no image, several frames, coloured, or pixels that are not square.
+        ImageFileError: not DICOM, damaged, no image, several frames, coloured, both breasts, or pixels that are not
+            square.
     """
     path = Path(path)
     header = opened(path)
+    if shows_both(header):
+        raise ImageFileError(path, "shows both breasts", "Cut it into one image for each breast, or leave it out")
     stored, notes = decoded(header, path)
     del header.PixelData
     if abs(aspect_of(header) - 1) > _ASPECT_TOLERANCE:
@@ -158,7 +169,10 @@ def _inversion(header: Dataset) -> bool:
 def _polarity_notes(header: Dataset) -> tuple[str, ...]:
     photometric, shape = text(header, "PhotometricInterpretation"), text(header, "PresentationLUTShape")
     expected = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}.get(photometric, shape)
-    return (f"{photometric} with PresentationLUTShape {shape}: inverted",) if shape and shape != expected else ()
+    if not shape or shape == expected:
+        return ()
+    known = shape if shape in ("INVERSE", "IDENTITY") else "of an unknown kind"
+    return (f"{photometric} with PresentationLUTShape {known}: {'inverted' if _inversion(header) else 'as it is'}",)
 
 
 def _inverted(values: NDArray[Any], ends: float) -> NDArray[Any]:
@@ -182,11 +196,14 @@ def _way_round(values: NDArray[Any], header: Dataset) -> _WayRound:
     if wall is None:
         notes.append(f"no usable PatientOrientation: the chest wall is seen at the {seen.side} edge")
         wall = seen.side
-    elif seen.certain and seen.side != wall:
+    elif seen.certain and seen.side != wall and not is_partial(header):
         notes.append(
             f"PatientOrientation has the chest wall at the {wall} edge, the pixels at the {seen.side} one: taken"
         )
         wall = seen.side
+        if upside_down and not names_feet_or_head(header):  # a CC view of the other breast has these directions
+            notes[-1] += ", and its columns are not believed"
+            upside_down = None
     if not seen.certain and notes:
         notes[-1] += " (uncertain)"
     if laterality is None:

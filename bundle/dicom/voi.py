@@ -54,7 +54,7 @@ def _first_window(header: Dataset) -> tuple[Window | None, list[str]]:
     if function == "SIGMOID":
         return None, notes
     if function not in ("LINEAR", "LINEAR_EXACT"):
-        notes.append(f"VOILUTFunction {function} is unknown: taken as LINEAR")
+        notes.append("VOILUTFunction is unknown: taken as LINEAR")
     exact = function == "LINEAR_EXACT"
     centre, width = (centres[0], widths[0]) if exact else (centres[0] - 0.5, widths[0] - 1)
     if width <= 0:

@@ -20,6 +20,7 @@ from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather_cases
 from bundle.handlers.pictures import Picture, draw, picture_of, save
 from bundle.metrics import diversity, summarise
 from bundle.predictors import Predictor, fit_predictors
+from bundle.provenance import DIGEST_FILE
 
 __all__ = ["EvaluationSummary", "format_summary"]
 
@@ -55,6 +56,7 @@ class EvaluationSummary:
         panel_cases: number of cases in each panel; 0 = no panels.
         model_path: weights that are evaluated, for the list of paths.
         caveats: sentences that must be read with the figures, see ``bundle.data.caveats``.
+        digest: of the cases that are evaluated; kept in ``data_digest.txt``, see ``bundle.provenance.results_dir``.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class EvaluationSummary:
         panel_cases: int = 3,
         model_path: str | Path | None = None,
         caveats: Sequence[str] = (),
+        digest: str | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.training = training
@@ -72,6 +75,7 @@ class EvaluationSummary:
         self.panel_cases = panel_cases
         self.model_path = Path(model_path) if model_path is not None else None
         self.caveats = list(caveats)
+        self.digest = digest
         self._predictors: dict[str, Predictor] = {}
         self._own: list[tuple[str, Collected]] = []
 
@@ -108,6 +112,8 @@ class EvaluationSummary:
             self._write_files(cases, summary, [picture for _, _, picture in collected])
 
     def _write_files(self, cases: pd.DataFrame, summary: dict[str, dict[str, float]], pictures: list[Picture]) -> None:
+        if self.digest is not None:
+            write_text(self.output_dir / DIGEST_FILE, f"{self.digest}\n")
         columns = ["predictor", *CASE_COLUMNS]
         ordered = cases[columns + [c for c in cases.columns if c not in columns]]
         with atomic_path(self.output_dir / "cases.csv") as path:

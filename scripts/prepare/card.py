@@ -15,9 +15,11 @@ from scripts.prepare.card_frames import NOT_GIVEN, case_frame, csv_frame, left_o
 from scripts.prepare.card_tables import number
 from scripts.prepare.view import LeftOut
 
-__all__ = ["write_card"]
+__all__ = ["write_card", "write_excluded"]
 
 TEMPLATE = Path(__file__).with_suffix(".html.j2")
+EXCLUDED = "excluded.csv"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SHOWN_ELSEWHERE = ("name", "synthetic", "num_folds", "cases", "description", "allow_leak")
 
 
@@ -41,7 +43,7 @@ def write_card(
     facts = _with_folds(content["cases"], facts)
     excluded = left_out_frame(left_out)
     _write_csv(folder / "cases.csv", csv_frame(facts))
-    _write_csv(folder / "excluded.csv", excluded)
+    _write_csv(folder / EXCLUDED, excluded)
     return write_text(folder / "data_card.html", _page(folder, content, case_frame(facts), excluded))
 
 
@@ -53,9 +55,21 @@ def _with_folds(cases: Sequence[Mapping[str, Any]], facts: Sequence[Mapping[str,
     return [{**one, "fold": case.get("fold")} for case, one in zip(cases, facts, strict=True)]
 
 
+def write_excluded(folder: Path, left_out: Sequence[LeftOut]) -> Path:
+    """Write ``excluded.csv`` alone, where there is no data set to describe; return its path."""
+    _write_csv(folder / EXCLUDED, left_out_frame(left_out))
+    return folder / EXCLUDED
+
+
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
     with atomic_path(path) as unfinished:
-        frame.to_csv(unfinished, index=False, lineterminator="\n")
+        frame.map(_no_formula).to_csv(unfinished, index=False, lineterminator="\n")
+
+
+def _no_formula(cell: Any) -> Any:
+    """The cell, with an apostrophe before a text that a spreadsheet would take for a formula."""
+    is_formula = isinstance(cell, str) and cell.startswith(_FORMULA) and cell != "-"  # alone it stands for no name
+    return f"'{cell}" if is_formula else cell
 
 
 def _page(folder: Path, content: Mapping[str, Any], cases: pd.DataFrame, excluded: pd.DataFrame) -> str:

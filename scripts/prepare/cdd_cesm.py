@@ -84,6 +84,11 @@ class _Archive:
     rows: Mapping[ImageName, Annotation]
     regions: Mapping[ImageName, Regions]
 
+    def file(self, name: ImageName) -> FileImage:
+        """The image; reports name it by its place in the archive."""
+        path = self.images[name][0]
+        return FileImage(path, shown=path.relative_to(self.root).as_posix())
+
 
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
@@ -196,8 +201,8 @@ def _view(known: _Archive, image: ImageName, label: ImageName) -> View:
         patient_id=f"P{image.patient}",
         laterality=image.laterality,
         view=image.view,
-        image=FileImage(known.images[image][0]),
-        label=FileImage(known.images[label][0]),
+        image=known.file(image),
+        label=known.file(label),
         mask=known.regions.get(image),
         label_mask=known.regions.get(label),
         info=case_info(known.rows[image], known.rows[label]),

@@ -29,7 +29,6 @@ EXAMPLE = r"""  python scripts/prepare_data.py cesm-ucbm CESM_UCBM/lists --image
 DESCRIPTION = "CESM@UCBM: 16-bit images with the windows of the authors' lists"
 _ROOT = "Dataset"
 """With this folder the published paths begin."""
-_DEFAULT_FOLDS = 10
 _REFUSED = (
     "Nothing was written: on these folds a model would be tested on patients of its training. Leave out "
     "--published-folds, and new folds are drawn by patient; or give --allow-leak to keep them as they are."
@@ -57,11 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make the dataset; return the exit status."""
-    if options.published_folds and options.folds != _DEFAULT_FOLDS:
+    if options.published_folds and options.folds is not None:
         raise ValueError("--folds and --published-folds exclude each other. Give one of them.")
+    if options.allow_leak and not options.published_folds:
+        raise ValueError(
+            "--allow-leak is for --published-folds: new folds never share patients. Give both, or neither."
+        )
     lists = read_lists(options.lists)
     folds: dict[str, int] = {}
     leaking: list[Leak] = []
+    sections: dict[str, dict[str, str]] = {}
     if options.published_folds:
         sections = published_sections(lists)
         leaking = leaks(sections)
@@ -81,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
     for one in masks.values():
         left_out += one.unclaimed()
     top: dict[str, Any] = {"allow_leak": True} if leaking else {}
+    if options.published_folds:
+        top["num_folds"] = len(sections)  # also where no image of the last one was found
     return pipeline.import_views(views, [*lists.left_out, *left_out], options, description=DESCRIPTION, **top)
 
 
@@ -212,6 +218,7 @@ def _views(
                     mask=_drawn(drawn["mask"]),
                     label_mask=_drawn(drawn["label_mask"]),
                     info={"id": row.id},
+                    same_grid=True,
                     fold=folds.get(row.id),
                 )
             )

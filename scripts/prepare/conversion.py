@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,8 @@ from bundle.files import json_text
 from bundle.preflight import MIN_SIDE
 from bundle.reader import ImageFileError
 from scripts.prepare.datalist import path_in
-from scripts.prepare.facts import digest, histogram, mask_facts
+from scripts.prepare.direction import require_same
+from scripts.prepare.facts import cut_lesions, digest, histogram, mask_facts
 from scripts.prepare.geometry import (
     Alignment,
     align,
@@ -26,7 +27,9 @@ from scripts.prepare.geometry import (
     onto_grid,
     silhouette,
     target_shape,
+    within,
 )
+from scripts.prepare.registration import ALIGNED_OVERLAP
 from scripts.prepare.sources import report_name
 from scripts.prepare.stored import EIGHT_BIT_WINDOW, storing
 from scripts.prepare.view import LeftOut, MaskSource, Pixels, View
@@ -36,6 +39,8 @@ __all__ = ["FOLDERS", "Case", "RefusedError", "Settings", "converted"]
 FOLDERS = {"image": "LE", "label": "DES", "mask": "mask", "label_mask": "label_mask"}
 """Key of a case -> folder of its files."""
 _TITLES = {"image": "LE", "label": "DES", "mask": "mask", "label_mask": "mask of the DES"}
+_OUTSIDE = "Check that LE and DES show one view and that the mask is that of its image; else leave the view out"
+_LONGEST = 300
 _UNEXPECTED = "Export the file again; if it is right, report this with its format"
 
 
@@ -100,6 +105,8 @@ class _Grid:
     breast: NDArray[np.bool_]
     alignment: Alignment
     pixel_mm: float | None
+    crop: tuple[int, int] = (0, 0)
+    """Columns and rows of the upright LE that were cut off on the left and on top."""
 
 
 @contextmanager
@@ -108,15 +115,17 @@ def _named(view: View, key: str) -> Iterator[None]:
     source = getattr(view, key)
     try:
         yield
+    except RefusedError:
+        raise
     except ImageFileError as error:
         found, remedy = error.problem, error.remedy
     except Exception as error:  # the decoders raise whatever they like
-        found, remedy = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}", _UNEXPECTED
+        found, remedy = f"{type(error).__name__}: {' '.join(str(error).split())}", _UNEXPECTED
     else:
         return
     for path in (getattr(source, "path", None), *getattr(source, "paths", ())):
         found = found if path is None else found.replace(str(path), report_name(source))
-    raise RefusedError(LeftOut(view.name, report_name(source), f"{_TITLES[key]}: {found}", remedy))
+    raise RefusedError(LeftOut(view.name, report_name(source), f"{_TITLES[key]}: {found[:_LONGEST]}", remedy))
 
 
 def converted(view: View, settings: Settings) -> tuple[Case, float]:
@@ -143,19 +152,23 @@ def _read(view: View) -> _Read:
     for key, partner in (("mask", "image"), ("label_mask", "label")):
         if getattr(view, key) is not None:
             with _named(view, key):
-                masks[key] = _read_mask(getattr(view, key), images[partner].source)
+                masks[key] = _read_mask(getattr(view, key), images[partner].source, _TITLES[partner])
     seconds = time.perf_counter() - start
     with _named(view, "label"):
+        label, image = (images[key].source.direction for key in ("label", "image"))
+        require_same(view.label.path, label, image, "its LE image")
         if np.array_equal(images["image"].values, images["label"].values):
             raise ImageFileError(view.label.path, "holds the same pixels as the LE", "Give the subtracted image as DES")
     return _Read(images, _with_lesion(masks), seconds)
 
 
-def _read_mask(source: MaskSource, image: Pixels) -> NDArray[np.bool_]:
+def _read_mask(source: MaskSource, image: Pixels, title: str) -> NDArray[np.bool_]:
     height, width = image.values.shape
     mask = np.asarray(source.read((height, width)))
     if mask.shape != image.values.shape:
         raise ValueError(f"a mask of shape {mask.shape} for an image of shape {image.values.shape}")
+    if image.direction is not None and source.paths:
+        require_same(source.paths[0], getattr(source, "direction", None), image.direction, f"its {title} image")
     return _upright(mask.astype(np.bool_), image)
 
 
@@ -184,33 +197,68 @@ def _require_overlap(view: View, overlap: float, settings: Settings) -> None:
 
 def _resampled(view: View, read: _Read, settings: Settings) -> Case:
     """The case with images and masks resampled onto one grid over the field that both images show, to be written."""
-    alignment = align(read.images["image"].values, read.images["label"].values, view.laterality)
+    image, label = (read.images[key].values for key in ("image", "label"))
+    alignment = align(image, label, view.laterality, 0.0 if view.same_grid else ALIGNED_OVERLAP)
     _require_overlap(view, alignment.overlap_after, settings)
-    images, masks, within = _in_common_field(read, alignment)
+    rows, columns = field = common_field(_shape(image), _shape(label), alignment)
+    images, masks, moved = _in_common_field(read, alignment, field)
     shape = _shape(images["image"])
     target = target_shape(shape, settings.size)
-    maps = {"image": None, "label": within, "mask": None, "label_mask": within}
+    maps = {"image": None, "label": moved, "mask": None, "label_mask": moved}
     ways = {key: storing(one.source.values) for key, one in read.images.items()}
     values = {key: ways[key].values(onto_grid(one, maps[key], shape, target)) for key, one in images.items()}
-    masks = _with_lesion({key: mask_onto_grid(mask, maps[key], shape, target) for key, mask in masks.items()})
+    masks = {key: mask_onto_grid(mask, maps[key], shape, target) for key, mask in masks.items()}
+    lost = _lost(view, read, masks, {"mask": field, "label_mask": within(field, alignment)})
     windows = {key: ways[key].window(one.source.window) for key, one in read.images.items()}
     millimetres = read.images["image"].source.pixel_mm
     pixel_mm = None if millimetres is None else round(millimetres * max(shape) / max(target), 6)
-    grid = _Grid(values, masks, windows, silhouette(values["image"]), alignment, pixel_mm)
+    crop = columns.start, rows.start
+    grid = _Grid(values, masks, windows, silhouette(values["image"]), alignment, pixel_mm, crop)
     paths = {key: f"{FOLDERS[key]}/{view.name}.png" for key in (*values, *masks)}
-    info = {f"{key}_rescale": back for key, way in ways.items() if (back := way.back()) is not None}
+    info: dict[str, Any] = {f"{key}_rescale": back for key, way in ways.items() if (back := way.back()) is not None}
+    info |= dict(zip(("crop_left", "crop_top"), crop, strict=True)) if any(crop) else {}
+    info |= _notes(view, read, lost)
     return Case(_entry(view, paths, grid, info), _facts(view, read, grid), {**values, **masks})
 
 
 def _in_common_field(
-    read: _Read, alignment: Alignment
+    read: _Read, alignment: Alignment, field: tuple[slice, slice]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]], Alignment]:
     """Images and masks with the LE cut to the field that the DES shows too, and how the DES lies on what is left."""
+    rows, columns = field
     image, label = (read.images[key].values for key in ("image", "label"))
-    rows, columns = common_field(_shape(image), _shape(label), alignment)
     masks = {key: mask[rows, columns] if key == "mask" else mask for key, mask in read.masks.items()}
-    within = replace(alignment, shift_x=alignment.shift_x - columns.start, shift_y=alignment.shift_y - rows.start)
-    return {"image": image[rows, columns], "label": label}, masks, within
+    moved = replace(alignment, shift_x=alignment.shift_x - columns.start, shift_y=alignment.shift_y - rows.start)
+    return {"image": image[field], "label": label}, masks, moved
+
+
+def _lost(
+    view: View,
+    read: _Read,
+    masks: Mapping[str, NDArray[np.bool_]],
+    fields: Mapping[str, tuple[slice, slice]],
+) -> list[str]:
+    """What of the lesions lies where only one of the two images shows the breast, in words.
+
+    Raises:
+        RefusedError: all that was drawn on an image lies there: the case would count as one without that lesion.
+    """
+    notes = []
+    for key, mask in read.masks.items():
+        if mask.any() and not masks[key].any():
+            with _named(view, key):
+                raise ImageFileError("", "the lesion lies outside what LE and DES both show", _OUTSIDE)
+        notes += [f"{_TITLES[key]}: {note}" for note in cut_lesions(mask, fields[key])]
+    return notes
+
+
+def _notes(view: View, read: _Read, more: Sequence[str] = ()) -> dict[str, list[str]]:
+    """All that was guessed or lost on the way, as ``notes``: by the importer, while reading, and ``more``."""
+    given = view.info.get("notes", [])
+    notes = [given] if isinstance(given, str) else list(given)
+    notes += [f"{_TITLES[key]}: {note}" for key, one in read.images.items() for note in one.source.notes]
+    notes += more
+    return {"notes": notes} if notes else {}
 
 
 def _with_lesion(masks: dict[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:
@@ -240,7 +288,8 @@ def _described(view: View, read: _Read, settings: Settings) -> Case:
     windows = {key: _window_in_place(one.source) for key, one in read.images.items()}
     alignment = Alignment(1.0, 0.0, 0.0, overlap, overlap, registered=False)
     grid = _Grid(values, read.masks, windows, breasts[0], alignment, image.source.pixel_mm)
-    return Case(_entry(view, _paths_in_place(view, read, settings.folder), grid, {}), _facts(view, read, grid))
+    entry = _entry(view, _paths_in_place(view, read, settings.folder), grid, _notes(view, read))
+    return Case(entry, _facts(view, read, grid))
 
 
 def _window_in_place(source: Pixels) -> list[float] | None:
@@ -283,11 +332,12 @@ def _facts(view: View, read: _Read, grid: _Grid) -> dict[str, Any]:
     facts["width"], facts["height"] = grid.values["image"].shape[::-1]
     facts["pixel_mm"] = grid.pixel_mm
     facts |= _alignment_facts(grid.alignment)
+    facts["crop_left"], facts["crop_top"] = grid.crop
     for key in ("mask", "label_mask"):
         facts |= mask_facts(key, grid.masks.get(key), grid.breast)
     facts |= {f"{key}_window": window for key, window in grid.windows.items()}
     facts |= {f"{key}_histogram": histogram(grid.values[key], grid.breast, grid.windows[key]) for key in grid.values}
-    return facts | {f"{key}_digest": digest(one.source.values) for key, one in read.images.items()}
+    return facts | {f"{key}_digest": digest(one.values) for key, one in read.images.items()}
 
 
 def _alignment_facts(alignment: Alignment) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,30 @@ from bundle.data import DATALIST
 from bundle.files import write_text
 from bundle.preflight import MIN_FOLDS, FileFacts, Problem, check_datalist
 
-__all__ = ["case_problems", "check", "datalist_text", "path_in", "patient_folds", "require_folds", "stratum", "summary"]
+__all__ = [
+    "DEFAULT_FOLDS",
+    "case_problems",
+    "check",
+    "datalist_text",
+    "default_folds",
+    "path_in",
+    "patient_folds",
+    "require_folds",
+    "stratum",
+    "summary",
+]
 
 
+DEFAULT_FOLDS = 10
 DRAWS = 4
 """Assignments of patients to folds among which the most even one is taken, for each way to stratify."""
 FIRST_PART = 10.0
 """How much more it counts that the first part of the strata, the lesions, is spread evenly."""
+
+
+def default_folds(patients: int) -> int:
+    """The number of folds where the user names none: as the protocol has it, or what so many patients can fill."""
+    return min(DEFAULT_FOLDS, patients) if patients >= MIN_FOLDS else 0
 
 
 def require_folds(num_folds: int, patients: int) -> None:
@@ -104,9 +122,15 @@ def stratum(facts: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def path_in(folder: Path, file: Path) -> str:
-    """The path of ``file`` for a datalist in ``folder``: relative when it lies inside, else absolute."""
-    file, folder = file.resolve(), folder.resolve()
-    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else file.as_posix()
+    """The path of ``file`` for a datalist in ``folder``: relative when it lies inside, else absolute.
+
+    A link is named itself, not what it leads to: that may lack the suffix by which the format is known.
+    """
+    resolved = file.parent.resolve() / file.name
+    for place, root in ((file.absolute(), folder.absolute()), (resolved, folder.resolve())):
+        if ".." not in place.parts and place.is_relative_to(root):
+            return place.relative_to(root).as_posix()
+    return resolved.as_posix()
 
 
 def datalist_text(content: Mapping[str, Any]) -> str:
@@ -125,7 +149,8 @@ def check(folder: Path, content: Mapping[str, Any], progress: bool, known: FileF
     """
     draft = folder / f".{DATALIST}.{os.getpid()}.draft"  # in the folder that its paths refer to
     try:
-        return check_datalist(write_text(draft, datalist_text(content)), progress, known)
+        problems = check_datalist(write_text(draft, datalist_text(content)), progress, known)
+        return [replace(one, file=one.file.replace(str(draft), DATALIST)) for one in problems]
     finally:
         draft.unlink(missing_ok=True)
 

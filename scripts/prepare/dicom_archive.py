@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections import Counter, defaultdict
@@ -12,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from bundle.dicom import Kind, read_dicom
+from bundle.dicom import Kind
 from bundle.reader import ImageFileError
 from scripts.prepare.dicom_instance import Instance
 from scripts.prepare.dicom_masks import MaskFinder
@@ -20,9 +21,9 @@ from scripts.prepare.dicom_pairing import MINUTES, ExposurePair, pair_exposures
 from scripts.prepare.dicom_patients import Identity, identities
 from scripts.prepare.dicom_report import Report
 from scripts.prepare.dicom_scan import Scan, archive_at, scan
-from scripts.prepare.dicom_source import DicomSource, nameless
+from scripts.prepare.dicom_source import DicomSource
 from scripts.prepare.pipeline import add_options, import_views
-from scripts.prepare.pseudonyms import KEY_FILE, Pseudonyms, open_private, write_key
+from scripts.prepare.pseudonyms import KEY_FILE, Pseudonyms, normalised, open_private, write_key
 from scripts.prepare.quiet_dicom import quiet
 from scripts.prepare.segmentation import LesionMask
 from scripts.prepare.view import View
@@ -31,6 +32,8 @@ SUMMARY = "a folder or DICOMDIR of contrast mammography studies; patients get ps
 EXAMPLE = r"""  python scripts/prepare_data.py dicom /archive/studies --output data/clinic --private /safe/clinic"""
 UNKNOWN_VIEW = "UNKNOWN"
 _PARTNER = "Export the whole study: both images of a view are needed"
+_TOO_FAR = "If the images were computed later, give a larger --minutes; else export the whole study"
+_ONE_BREAST = "Cut it into one image for each breast"
 _NO_PATIENT = "Write a PatientID into its header: without, the images of a patient cannot be kept together"
 
 
@@ -42,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--masks", type=Path, metavar="DIR", help="folder of lesion masks: DICOM SEG, or image files")
     files.add_argument(
-        "--segment-label", metavar="REGEX", help="segments that count as lesion, by label or description; default: all"
+        "--segment-label",
+        metavar="REGEX",
+        help="segments that count as lesion, by label or description; default: all but those of normal anatomy",
     )
     files.add_argument(
         "--private",
@@ -52,17 +57,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument(
         "--minutes",
-        type=float,
+        type=_minutes,
         default=MINUTES,
         help=f"longest time between the two images of a view; default: {MINUTES:g}",
     )
     add_options(parser)
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return minutes
+
+
 def run(options: argparse.Namespace) -> int:
     """Make the dataset the options describe; return the exit status."""
     pattern = _compiled(options.segment_label)
     output = options.output.resolve()
+    _require_apart(options)
     private: Path = options.private or output.with_name(f"{output.name}.private")
     apart = [output, private] + ([] if options.masks is None else [options.masks])
     archive = archive_at(options.archive, apart)
@@ -74,9 +90,20 @@ def run(options: argparse.Namespace) -> int:
         report = Report(names, archive, mask_archive)
         views = _Import(names, report, options.minutes).views(found, masks, pattern)
     write_key(private, report.key_rows)
-    _print_found(found, views, report, private)
+    _print_found(found, views, report, private, pattern is not None)
     with quiet():
         return import_views(views, report.left_out, options)
+
+
+def _require_apart(options: argparse.Namespace) -> None:
+    """Refuse one folder for two things: all in a folder of masks is a mask, and nothing in the output is a source."""
+    folders = {"ARCHIVE": options.archive, "--output": options.output, "--masks": options.masks}
+    given = [(name, folder.resolve()) for name, folder in folders.items() if folder is not None]
+    for place, (name, folder) in enumerate(given):
+        for other, same in given[:place]:
+            if folder == same:
+                advice = " Masks that lie in the archive are found without --masks." if name == "--masks" else ""
+                raise ValueError(f"{other} and {name} are the same folder, {folder}. Give two folders.{advice}")
 
 
 def _compiled(text: str | None) -> re.Pattern[str] | None:
@@ -86,11 +113,20 @@ def _compiled(text: str | None) -> re.Pattern[str] | None:
         raise ValueError(f"--segment-label {text!r} is not a regular expression: {error}.") from error
 
 
-def _print_found(found: Scan, views: Sequence[View], report: Report, private: Path) -> None:
+def _print_found(found: Scan, views: Sequence[View], report: Report, private: Path, chosen: bool) -> None:
     kinds = Counter(str(one.kind) for one in found.instances)
     counts = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(kinds.items()))
     print(f"{len(found.instances)} DICOM objects{f': {counts}' if counts else ''}")
     print(f"patients and files are named by pseudonyms; {private / KEY_FILE} resolves them")
+    if report.segments and not chosen:
+        used = ", ".join(f"{label} ({count})" for label, count in sorted(report.segments.items()))
+        print(f"segments taken as lesions: {used}; --segment-label chooses among them")
+    if report.nameless_studies:
+        print(
+            f"WARNING: {len(report.nameless_studies)} studies have no PatientID: each counts as a patient of its own. "
+            "Make sure that no patient has two of them, or she may be in training and in test.",
+            file=sys.stderr,
+        )
     if views:
         return
     for one in report.left_out[:20]:
@@ -135,22 +171,27 @@ class _Import:
         return self._named(pairs, lesions, studies)
 
     def _unique(self, instances: Sequence[Instance]) -> list[Instance]:
-        """One object for each SOPInstanceUID: the largest file, for copies may be cut off."""
+        """One object for each SOPInstanceUID: the largest file, for copies may be cut off, and the others for need."""
         by_uid: dict[str, list[Instance]] = defaultdict(list)
         for one in instances:
             by_uid[one.uid].append(one)
         kept = []
-        for copies in by_uid.values():
-            if len({(one.kind, one.study, one.exposure.laterality, one.exposure.view) for one in copies}) > 1:
-                self.report.same_uid(copies)
+        for files in by_uid.values():
+            copies = [one for one in files if one.whole and one.kind is not Kind.OTHER] or files
+            if len({_shown(one) for one in copies}) > 1:
+                self.report.same_uid(files)
                 continue
-            best = max(copies, key=lambda one: (one.size, -copies.index(one)))
-            kept.append(best)
-            self.report.copies([one for one in copies if one is not best])
+            best, *others = sorted(copies, key=lambda one: -one.size)
+            kept.append(replace(best, copies=tuple(one.path for one in others)))
+            self.report.copies([one for one in files if one is not best])
         return kept
 
     def _pairs(self, instances: Sequence[Instance], patients: Mapping[str, Identity]) -> list[_Found]:
         wanted = [one for one in instances if one.kind in (Kind.LOW_ENERGY, Kind.SUBTRACTED)]
+        for one in wanted:
+            if one.both:
+                self.report.add("-", one.path, f"{one.kind}: shows both breasts", _ONE_BREAST)
+        wanted = [one for one in wanted if not one.both]
         known = {one.uid: one for one in wanted if one.uid in patients}
         for one in wanted:
             if one.uid not in known:
@@ -158,6 +199,8 @@ class _Import:
         for uid, one in known.items():
             patient = self.names.patient(patients[uid].identifier)
             self.report.patient(patient, patients[uid].identifier)
+            if patients[uid].by_study:
+                self.report.nameless_studies.add(one.study)
             known[uid] = replace(one, exposure=replace(one.exposure, study=f"{patient} {one.study}"))
         images, labels = (
             [one.exposure for one in known.values() if one.kind is kind] for kind in (Kind.LOW_ENERGY, Kind.SUBTRACTED)
@@ -166,25 +209,26 @@ class _Import:
         for alone in unpaired:
             one, patient = known[alone.exposure.uid], self.names.patient(patients[alone.exposure.uid].identifier)
             name = f"{patient}_{alone.exposure.laterality or '?'}_{alone.exposure.view or '?'}"
-            self.report.add(name, one.path, f"{one.kind}: {alone.reason}", _PARTNER)
+            self.report.add(name, one.path, f"{one.kind}: {alone.reason}", _TOO_FAR if alone.too_far else _PARTNER)
         found = (self._found(pair, known, patients[pair.image.uid]) for pair in pairs)
         return [one for one in found if one is not None]
 
     def _found(self, pair: ExposurePair, known: Mapping[str, Instance], identity: Identity) -> _Found | None:
         image, label = known[pair.image.uid], known[pair.label.uid]
-        notes = list(pair.notes)
+        notes = [*pair.notes, *(f"{one.kind}: {one.reason}" for one in (image, label) if "although" in one.reason)]
         side = pair.laterality
         patient = self.names.patient(identity.identifier)
         if side is None:
             try:
-                with_pixels = nameless(lambda: read_dicom(image.path), image.path, self.report.label(image.path))
+                side = DicomSource(image.path, self.report.label(image.path), copies=image.copies).decoded().laterality
             except ImageFileError as error:
                 self.report.add(patient, image.path, f"{image.kind}: {error.problem}", error.remedy)
                 return None
-            side = with_pixels.laterality
             notes.append("side from the pixels")
         if identity.by_study:
             notes.append("no PatientID: the study counts as a patient")
+        if identity.by_name:
+            notes.append("no PatientID: the patient by name and date of birth")
         if pair.view is None:
             notes.append("no view in either header")
         right: Literal["L", "R"] = "R" if side == "R" else "L"
@@ -198,6 +242,7 @@ class _Import:
         views = []
         for pair in sorted(pairs, key=lambda one: (one.place, one.image.taken, one.image.uid)):
             counts[pair.place] += 1
+            image = self._source(pair.image, pair.side)
             number = f"_{counts[pair.place]}" if counts[pair.place] > 1 else ""
             views.append(
                 View(
@@ -205,19 +250,29 @@ class _Import:
                     patient_id=pair.patient,
                     laterality=pair.side,
                     view=pair.view,
-                    image=DicomSource(pair.image.path, self.report.label(pair.image.path), pair.side),
-                    label=DicomSource(pair.label.path, self.report.label(pair.label.path), pair.side),
+                    image=image,
+                    label=self._source(pair.label, pair.side, image),
                     mask=lesions.get(pair.image.uid),
                     label_mask=lesions.get(pair.label.uid),
                     info=_info(pair, studies),
+                    same_grid=True,
                 )
             )
         return views
 
+    def _source(self, one: Instance, side: str, partner: DicomSource | None = None) -> DicomSource:
+        return DicomSource(one.path, self.report.label(one.path), side, one.copies, partner)
+
+
+def _shown(one: Instance) -> tuple[object, ...]:
+    """What all copies of an object have in common."""
+    exposure = one.exposure
+    return one.kind, one.study, exposure.laterality, exposure.view, exposure.acquired, normalised(one.patient)
+
 
 def _info(pair: _Found, studies: Mapping[str, int]) -> dict[str, Any]:
     info = pair.label.info | pair.image.info | {"study": studies[pair.image.uid]}
-    return info | ({"notes": "; ".join(pair.notes)} if pair.notes else {})
+    return info | ({"notes": list(pair.notes)} if pair.notes else {})
 
 
 def _study_numbers(instances: Iterable[Instance], patients: Mapping[str, str]) -> dict[str, int]:

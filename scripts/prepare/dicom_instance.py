@@ -10,9 +10,9 @@ from typing import Any
 
 from pydicom import Dataset
 
-from bundle.dicom import Kind, kind_of, laterality_of, view_modifiers, view_of
+from bundle.dicom import Kind, kind_of, laterality_of, shows_both, view_modifiers, view_of
 from bundle.dicom.header import items, number, text, values
-from scripts.prepare.dicom_pairing import Exposure
+from scripts.prepare.dicom_exposure import NO_DAY, Exposure
 
 __all__ = ["Instance", "instance_of", "plain"]
 
@@ -37,7 +37,6 @@ _MOMENT = re.compile(r"(\d{4})[.]?(\d\d)[.]?(\d\d)\s*(\d\d):?(\d\d):?(\d\d)?(?:\
 _OLDEST = 90
 """Ages of 90 and above are given as 90: so few people are older that it could tell who they are."""
 _REFERENCE_SEQUENCES = ("SourceImageSequence", "ReferencedImageSequence", "ReferencedInstanceSequence")
-_LAST = datetime(9999, 12, 31)  # noqa: DTZ001 - DICOM times have no zone
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,15 @@ class Instance:
         size: its bytes.
         kind: what it is, and ``reason`` why.
         doubtful: it may be one of a pair, but the header does not say which.
-        patient: PatientID, and ``issuer`` who gave it; empty where missing.
+        whole: its header goes on as far as the size of the image.
+        both: it shows both breasts.
+        patient: PatientID, ``issuer`` who gave it, ``name`` and ``birth`` date; empty where missing.
         study: StudyInstanceUID; empty where missing.
         exposure: what pairing needs; of a segmentation, ``references`` are the images it was drawn on.
         taken: for sorting: acquisition, else content, else study date and time.
         segments: labels of a segmentation's segments, by number.
         info: what may be known about a case: nothing that tells who the patient is.
+        copies: further files of the object, to be read where this one is damaged.
     """
 
     path: Path
@@ -62,13 +64,18 @@ class Instance:
     kind: Kind
     reason: str
     doubtful: bool
+    whole: bool
+    both: bool
     patient: str
     issuer: str
+    name: str
+    birth: str
     study: str
     exposure: Exposure
     taken: datetime
     segments: dict[int, str] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
+    copies: tuple[Path, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -93,14 +100,16 @@ def instance_of(path: Path, header: Dataset) -> Instance | None:
         _moment(header, "Acquisition"),
         _moment(header, "Content"),
         _whole(header, "AcquisitionNumber"),
+        _whole(header, "SeriesNumber"),
         frozenset(str(one) for one in values(header, "IrradiationEventUID")),
         _segmented(header) if kind is Kind.SEGMENTATION else _references(header),
     )
-    taken = exposure.acquired or exposure.created or _moment(header, "Study") or _day(header) or _LAST
-    issuer = plain(header, "IssuerOfPatientID")
+    taken = exposure.acquired or exposure.created or _moment(header, "Study") or _day(header) or NO_DAY
+    issuer, name, birth = (plain(header, one) for one in ("IssuerOfPatientID", "PatientName", "PatientBirthDate"))
     segments = _segments(header) if kind is Kind.SEGMENTATION else {}
-    size, info = path.stat().st_size, _info(header)
-    return Instance(path, size, kind, reason, doubtful, patient, issuer, study, exposure, taken, segments, info)
+    whole = "Rows" in header and "Columns" in header
+    what = path, path.stat().st_size, kind, reason, doubtful, whole, shows_both(header)
+    return Instance(*what, patient, issuer, name, birth, study, exposure, taken, segments, _info(header))
 
 
 def plain(header: Dataset, keyword: str) -> str:
@@ -119,10 +128,13 @@ def _short(view: str | None) -> str | None:
 
 
 def _moment(header: Dataset, event: str) -> datetime | None:
-    """Date and time of ``Acquisition``, ``Content`` or ``Study``; None where the time of day is not known."""
+    """Date and time of ``Acquisition``, ``Content`` or ``Study``; None where the time of day is not known.
+
+    Where the date was removed it is ``NO_DAY``: within a study the times still tell which images belong together.
+    """
     joined = plain(header, f"{event}DateTime")
     separate = f"{plain(header, f'{event}Date') or plain(header, 'StudyDate')} {plain(header, f'{event}Time')}"
-    for found in (joined, separate):
+    for found in (joined, separate, f"{NO_DAY:%Y%m%d} {plain(header, f'{event}Time')}"):
         match = _MOMENT.match(found)
         if match is None:
             continue

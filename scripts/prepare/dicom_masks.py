@@ -12,12 +12,14 @@ from bundle.dicom import Kind
 from scripts.prepare.dicom_instance import Instance
 from scripts.prepare.dicom_report import Report
 from scripts.prepare.dicom_scan import Scan
-from scripts.prepare.segmentation import Drawing, LesionMask, MaskFiles, lesion_segments
+from scripts.prepare.segmentation import Drawing, LesionMask, MaskFiles, lesion_segments, too_large
 
 __all__ = ["MaskFinder"]
 
 _SOURCE = "Add the image it was drawn on, or leave it out"
 _NAME = "Call it after the file of its image, or after its SOPInstanceUID"
+_CHOOSE = "Choose what counts as lesion with --segment-label"
+_LONGEST_LABEL = 40
 _DAMAGED = "Export the segmentation again"
 
 
@@ -81,15 +83,34 @@ class MaskFinder:
         if not segmentation.segments:
             self.report.add("-", path, "a segmentation without description of its segments", _DAMAGED)
         elif not segments:
-            self.report.add("-", path, "a segmentation without segment that --segment-label takes", needed=False)
+            reason = "of normal anatomy alone" if self.pattern is None else "without segment that --segment-label takes"
+            self.report.add("-", path, f"a segmentation {reason}", needed=False)
         elif not sources & set(known):
             self.report.add("-", path, "a segmentation of an image that is not in the archive", _SOURCE)
         elif not sources & set(paired):
             self.report.add("-", path, "a segmentation of an image that is in no pair", needed=False)
         else:
-            drawing = Drawing(path, self.report.label(path), segments)
-            return [(uid, drawing) for uid in sorted(sources & set(paired))]
+            self._note_anatomy(segmentation, segments)
+            return self._drawings(segmentation, segments, sorted(sources & set(paired)))
         return []
+
+    def _drawings(
+        self, segmentation: Instance, segments: Sequence[int], uids: Iterable[str]
+    ) -> list[tuple[str, Drawing]]:
+        found = []
+        path = segmentation.path
+        for uid in uids:
+            large = too_large(path, uid, segments)
+            for number, share in large.items():
+                self.report.add("-", path, f"segment {number} covers {share:.0%} of the image: no lesion", _CHOOSE)
+            if small := tuple(one for one in segments if one not in large):
+                found.append((uid, Drawing(path, self.report.label(path), small)))
+                self.report.segments.update(segmentation.segments[one].strip()[:_LONGEST_LABEL] for one in small)
+        return found
+
+    def _note_anatomy(self, segmentation: Instance, segments: Sequence[int]) -> None:
+        if self.pattern is None and (others := len(segmentation.segments) - len(segments)):
+            self.report.add("-", segmentation.path, f"{others} segments of normal anatomy", _CHOOSE, needed=False)
 
     def _relative(self, paths: Iterable[Path]) -> dict[Path, str]:
         return {path: self.report.relative(path) for path in paths}

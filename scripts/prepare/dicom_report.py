@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -28,9 +29,15 @@ class Report:
         masks: where the files of a folder of masks lie.
     """
 
+    nameless_studies: set[str]
+    """StudyInstanceUIDs of studies that count as patients."""
+    segments: Counter[str]
+    """How often segments of each label were taken as lesions."""
+
     def __init__(self, names: Pseudonyms, archive: Archive, masks: Archive | None = None) -> None:
         self._names, self._archive, self._masks = names, archive, masks
         self._in_masks = frozenset(() if masks is None else masks.files)
+        self.nameless_studies, self.segments = set(), Counter()
         self._left_out: list[LeftOut] = []
         self._rows: set[KeyRow] = set()
         for place in (archive, *([] if masks is None else [masks])):

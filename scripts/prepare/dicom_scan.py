@@ -73,7 +73,7 @@ def archive_at(path: Path, passed_over: Sequence[Path] = ()) -> Archive:
     """
     if path.is_dir():
         files, unread = _files_below(path, {folder.resolve() for folder in passed_over})
-        directories = [file for file in files if file.name.upper() == DICOMDIR]
+        directories = [file for file in files if file.name.upper() == DICOMDIR and file.is_file()]
         missing = [name for directory in directories for name in _missing(directory, path)]
         return Archive(path, tuple(files), tuple(missing), tuple(unread))
     found = None if not path.is_file() else _listed(path)
@@ -165,6 +165,8 @@ def _pool(files: int, workers: int | None) -> Executor:
 
 def _read(path: Path) -> Instance | Broken | Path | None:
     """What a file is: a path for a file of another kind, None for a DICOMDIR."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        return Broken(path, "a pipe or a device, expected a file")
     try:
         expected = _looks_like_dicom(path)
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True) if expected else None

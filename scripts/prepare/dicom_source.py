@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pydicom
 from pydicom import Dataset
 
-from bundle.dicom import read_dicom
+from bundle.dicom import DicomImage, read_dicom
 from bundle.dicom.header import values
+from bundle.dicom.identity import directions_of
 from bundle.reader import ImageFileError
 from scripts.prepare.quiet_dicom import quiet
 from scripts.prepare.view import Pixels
@@ -26,6 +28,20 @@ _SHORTEST = 3
 _REMEDY = "The person who has the key can look at the file: copy it again, or leave it out"
 
 
+class _Way(NamedTuple):
+    """Which way round an image lies, as it was decided, and what tells whether another one lies like it."""
+
+    mirrored: bool
+    upside_down: bool
+    shape: tuple[int, ...]
+    directions: tuple[str, str]
+
+
+_WAYS: dict[tuple[str, int, int], _Way] = {}
+"""What was decided lately, by path, size and time: the image of a case is read just before its label."""
+_KEPT_WAYS = 64
+
+
 @dataclass(frozen=True)
 class DicomSource:
     """An image of an archive.
@@ -34,11 +50,16 @@ class DicomSource:
         path: the file.
         report_name: how reports name it.
         laterality: the side it shows, where this is known from elsewhere.
+        copies: further files of the object, read where the first cannot be.
+        partner: the LE image of a DES image. Both lie the same way round if they have one size and their
+            PatientOrientation is the same, or neither has one: what the pixels tell is then taken from the LE alone.
     """
 
     path: Path
     report_name: str
     laterality: str | None = None
+    copies: tuple[Path, ...] = ()
+    partner: DicomSource | None = None
 
     def read(self) -> Pixels:
         """Decode it.
@@ -46,10 +67,58 @@ class DicomSource:
         Raises:
             ImageFileError: it cannot be used; the error names neither the path nor the patient.
         """
-        with quiet():
-            image = nameless(lambda: read_dicom(self.path), self.path, self.report_name)
+        image = self.decoded()
         mirrored = image.mirrored != (self.laterality not in (None, image.laterality))
-        return Pixels(image.values, image.window, image.pixel_mm, mirrored, image.upside_down)
+        own = _Way(mirrored, image.upside_down, image.values.shape, directions_of(image.header))
+        way = self._agreed(own)
+        notes = image.notes + (() if way == own else ("turned as the low-energy image is",))
+        self._keep(own)
+        return Pixels(image.values, image.window, image.pixel_mm, way.mirrored, way.upside_down, notes)
+
+    def decoded(self) -> DicomImage:
+        """The image, of the first file that can be read.
+
+        Raises:
+            ImageFileError: none can be; the error is that of the first.
+        """
+        errors: list[ImageFileError] = []
+        with quiet():
+            for path in (self.path, *self.copies):
+                image = self._attempted(path)
+                if isinstance(image, DicomImage):
+                    damaged = ("another copy of the file was read: the largest is damaged",) if errors else ()
+                    return replace(image, notes=image.notes + damaged)
+                errors.append(image)
+        raise errors[0]
+
+    def _attempted(self, path: Path) -> DicomImage | ImageFileError:
+        try:
+            return nameless(lambda: read_dicom(path), path, self.report_name)
+        except ImageFileError as error:
+            return error
+
+    def _agreed(self, own: _Way) -> _Way:
+        """The way of the partner, where both lie the same way round."""
+        if self.partner is None:
+            return own
+        if (key := _state(self.partner.path)) not in _WAYS:
+            with suppress(ImageFileError):  # it is reported where it is read for itself
+                self.partner.read()
+        way = _WAYS.get(key, own)
+        return way if (way.shape, way.directions) == (own.shape, own.directions) else own
+
+    def _keep(self, way: _Way) -> None:
+        if len(_WAYS) >= _KEPT_WAYS:
+            _WAYS.clear()
+        _WAYS[_state(self.path)] = way
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), status.st_size, status.st_mtime_ns
 
 
 def nameless(read: Callable[[], _Result], path: Path, report_name: str) -> _Result:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from scripts.prepare.registration import Alignment, align
 from scripts.prepare.silhouette import background_level, silhouette
 
-__all__ = ["Alignment", "align", "common_field", "mask_onto_grid", "onto_grid", "silhouette", "target_shape"]
+__all__ = ["Alignment", "align", "common_field", "mask_onto_grid", "onto_grid", "silhouette", "target_shape", "within"]
 
 Shape = tuple[int, int]
 _TOLERANCE = 1e-6
@@ -84,6 +84,16 @@ def common_field(shape: Shape, label_shape: Shape, alignment: Alignment) -> tupl
         return slice(max(0, low), min(shape[number], high + 1))
 
     return span(0, alignment.shift_y), span(1, alignment.shift_x)
+
+
+def within(field: tuple[slice, slice], alignment: Alignment) -> tuple[slice, slice]:
+    """The rows and the columns of the DES whose centre lies in a field of the LE image."""
+
+    def span(pixels: slice, shift: float) -> slice:
+        low, high = ((edge - 0.5 - shift) / alignment.scale for edge in (pixels.start, pixels.stop))
+        return slice(max(0, math.ceil(low - _TOLERANCE)), max(0, math.floor(high + _TOLERANCE) + 1))
+
+    return span(field[0], alignment.shift_y), span(field[1], alignment.shift_x)
 
 
 def onto_grid(

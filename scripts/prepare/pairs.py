@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import pandas as pd
+from pydicom.misc import is_dicom
 
 from bundle.reader import SUFFIXES, file_suffix
 from scripts.prepare import pipeline
@@ -58,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for role in ("image", "label"):
         text = "in stored pixel values; default: that of DICOM headers, the full range for 8-bit files, else none"
         windows.add_argument(f"--{role}-window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help=text)
+    grid = parser.add_argument_group("LE and DES onto one grid (with --size)")
+    text = "register images of equal size too; default: they lie on one grid, only others are registered"
+    grid.add_argument("--register", action="store_true", help=text)
     pipeline.add_options(parser, in_place=True)
 
 
@@ -67,6 +72,8 @@ def run(options: argparse.Namespace) -> int:
         window = getattr(options, f"{role}_window")
         if window is not None and not window[1] > 0:
             raise ValueError(f"--{role}-window has the width {window[1]:g}, expected more than 0.")
+    if options.register and options.size is None:
+        raise ValueError("--register needs --size (such as 512 or native): images that stay cannot be moved.")
     ignore = None if options.ignore is None else _compiled("--ignore", options.ignore)
     files = {role: _files(getattr(options, option), ignore) for role, option in _ROLES.items()}
     table = None if options.table is None else _read_table(options)
@@ -75,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     if table is not None:
         paired = [name for name in paired if name in table.index]
     below = _excluded(paired, table, options.exclude_below)
-    left_out += [LeftOut(name, str(files["image"][name]), reason, _LIMIT) for name, reason in below.items()]
+    left_out += [LeftOut(name, _shown(files["image"][name]), reason, _LIMIT) for name, reason in below.items()]
     identities, unnamed = _identities([name for name in paired if name not in below], files, table, options)
     left_out += unnamed
     views = [_view(name, identity, files, table, options) for name, identity in identities.items()]
@@ -91,16 +98,37 @@ def _view(
 ) -> View:
     info = {} if table is None else {column: str(table.at[name, column]) for column in options.info_columns}
     image, label = (_image(files[role][name], role, options) for role in ("image", "label"))
-    mask, label_mask = (FileMask(files[role][name]) if name in files[role] else None for role in ("mask", "label_mask"))
-    return View(name, identity.patient, identity.laterality, identity.view, image, label, mask, label_mask, info)
+    mask, label_mask = (_mask(files[role].get(name)) for role in ("mask", "label_mask"))
+    return View(
+        name,
+        identity.patient,
+        identity.laterality,
+        identity.view,
+        image,
+        label,
+        mask,
+        label_mask,
+        info,
+        same_grid=not options.register,
+    )
+
+
+def _shown(path: Path) -> str:
+    """How reports name a file: what lies above the folder given is nobody's business."""
+    return f"{path.parent.resolve().name}/{path.name}"
+
+
+def _mask(path: Path | None) -> FileMask | None:
+    return None if path is None else FileMask(path, _shown(path))
 
 
 def _image(path: Path, role: str, options: argparse.Namespace) -> ImageSource:
     given = getattr(options, f"{role}_window")
     window = None if given is None else cast(tuple[float, float], tuple(given))
     if SUFFIXES[file_suffix(path)] != "pydicom":
-        return FileImage(path, window)
-    return DicomInPlace(path, window) if options.size is None else DicomImageFile(path, window)
+        return FileImage(path, window, _shown(path))
+    kind = DicomInPlace if options.size is None else DicomImageFile
+    return kind(path, window, _shown(path))
 
 
 def _stem(file: Path) -> str:
@@ -118,6 +146,8 @@ def _files(folder: Path | None, ignore: re.Pattern[str] | None) -> dict[str, Pat
     for file in sorted(folder.iterdir()):
         if not file.is_file() or file.name.startswith(".") or file_suffix(file) not in SUFFIXES:
             continue
+        if not file_suffix(file) and not is_dicom(file):  # README, LICENSE
+            continue
         name = ignore.sub("", _stem(file)) if ignore else _stem(file)
         if name in found:
             raise ValueError(f"{found[name]} and {file} are both called {name!r}. Leave one of them.")
@@ -127,16 +157,42 @@ def _files(folder: Path | None, ignore: re.Pattern[str] | None) -> dict[str, Pat
     return found
 
 
+def _cells(path: Path) -> pd.DataFrame:
+    """The cells of a csv; pandas alone would shift the columns of rows that are too long, and fill up short ones."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            head = [cell.strip() for cell in next(reader, [])]
+            read = [(reader.line_num, row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {error}. {_AS_CSV}") from error
+    rows = [(line, row) for line, row in read if any(cell.strip() for cell in row)]
+    ragged = [f"line {line} has {len(row)} cells" for line, row in rows if len(row) != len(head)]
+    repeated = [name for name in head if name and head.count(name) > 1]
+    if not any(head) or ragged or repeated:
+        found = "it is empty"
+        if repeated:
+            found = f"several columns are called {repeated[0]!r}"
+        elif ragged:
+            found = f"{ragged[0]}, the first line {len(head)}"
+        raise ValueError(f"{path} cannot be read as a table: {found}. {_AS_CSV}")
+    return pd.DataFrame([row for _, row in rows], columns=head, dtype=str)
+
+
+_AS_CSV = "Save it as CSV UTF-8, comma separated."
+
+
 def _read_table(options: argparse.Namespace) -> pd.DataFrame:
     """The csv with its rows named by the file names, all cells as text."""
-    table: pd.DataFrame = pd.read_csv(options.table, dtype=str, keep_default_na=False).rename(columns=str.strip)
+    table = _cells(options.table)
     wanted = [options.name_column, *options.info_columns, *(column for column, _ in options.exclude_below)]
     if options.pattern is None:
         wanted += [getattr(options, f"{field}_column") for field in _FIELDS]
     missing = [column for column in wanted if column not in table.columns]
     if missing:
-        raise ValueError(f"{options.table} has no column {', '.join(missing)}; it has: {', '.join(table.columns)}.")
-    table = table.apply(lambda column: column.str.strip()).set_index(options.name_column, drop=False)
+        found = f"{', '.join(missing)}; it has: {', '.join(table.columns)}"
+        raise ValueError(f"{options.table} has no column {found}. {_AS_CSV}")
+    table = pd.DataFrame(table.apply(lambda column: column.str.strip())).set_index(options.name_column, drop=False)
     repeated = sorted(set(table.index[table.index.duplicated()]))
     if repeated:
         raise ValueError(f"{options.table} names {', '.join(repeated[:_FEW])} more than once. Leave one row for each.")
@@ -153,11 +209,11 @@ def _unmatched(files: Mapping[str, Mapping[str, Path]], table: pd.DataFrame | No
     for role, partner in (("image", "label"), ("label", "image"), ("mask", "image"), ("label_mask", "label")):
         names = sorted(files[role].keys() - files[partner].keys())
         reason = f"{_TITLES[role]} without {_TITLES[partner]} of that name"
-        left_out += [LeftOut(name, str(files[role][name]), reason, _PARTNER) for name in names]
+        left_out += [LeftOut(name, _shown(files[role][name]), reason, _PARTNER) for name in names]
     if table is not None:
         paired = files["image"].keys() & files["label"].keys()
         for name in sorted(paired - set(table.index)):
-            left_out.append(LeftOut(name, str(files["image"][name]), "no row in the table", _PARTNER))
+            left_out.append(LeftOut(name, _shown(files["image"][name]), "no row in the table", _PARTNER))
         for name in sorted(set(table.index) - paired):
             left_out.append(LeftOut(name, "-", "a row of the table without a pair of files", _PARTNER))
     return left_out
@@ -216,7 +272,7 @@ def _identities(
         if found and side and found["patient"] and found["view"]:
             identities[name] = _Identity(found["patient"], side, found["view"].upper())
             continue
-        file = str(files["image"][name])
+        file = _shown(files["image"][name])
         if found is None:
             reason = f"the name does not match --pattern {options.pattern}"
             left_out.append(LeftOut(name, file, reason, "Rename the files, or correct --pattern"))

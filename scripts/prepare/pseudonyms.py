@@ -9,6 +9,7 @@ import hmac
 import io
 import os
 import secrets
+import sys
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ __all__ = ["KEY_FILE", "SALT_FILE", "KeyRow", "Pseudonyms", "normalised", "open_
 SALT_FILE = "salt.txt"
 KEY_FILE = "key.csv"
 _SALT_BYTES = 32
+_INVISIBLE = ("Cc", "Cf")
 _KEY_HEADER = ("name", "kind", "stands for")
 
 
@@ -34,11 +36,13 @@ class KeyRow:
 
 
 def normalised(identifier: str) -> str:
-    """An identifier without what differs by spelling only: case, kind and number of blanks, composed letters.
+    """An identifier without what differs by spelling only: case, blanks, invisible characters, composed letters.
 
     Two spellings of one patient would be two patients, and could be in training and in test; so the rules are coarse.
     """
-    return " ".join(unicodedata.normalize("NFKC", identifier).split()).casefold()
+    composed = unicodedata.normalize("NFKC", identifier)
+    visible = (letter for letter in composed if not letter.isspace() and unicodedata.category(letter) not in _INVISIBLE)
+    return "".join(visible).casefold()
 
 
 class Pseudonyms:
@@ -94,6 +98,7 @@ def open_private(folder: Path, dataset: Path) -> Pseudonyms:
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
+    _close(folder)
     file = folder / SALT_FILE
     if not file.exists():
         if (folder / KEY_FILE).exists():
@@ -103,6 +108,17 @@ def open_private(folder: Path, dataset: Path) -> Pseudonyms:
             )
         _write_private(file, secrets.token_hex(_SALT_BYTES) + "\n")
     return Pseudonyms(_salt(file))
+
+
+def _close(folder: Path) -> None:
+    """Leave the folder to its owner; one that holds other files too may be shared on purpose, so that is only said."""
+    if os.name != "posix" or not folder.stat().st_mode & 0o077:
+        return
+    if {file.name for file in folder.iterdir()} <= {SALT_FILE, KEY_FILE}:
+        folder.chmod(0o700)
+        print(f"{folder} could be opened by others: now only by its owner (chmod 700)", file=sys.stderr)
+    else:
+        print(f"Warning: {folder} can be opened by others, and holds the key to the patients.", file=sys.stderr)
 
 
 def _salt(file: Path) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,9 +21,21 @@ from scripts.prepare.dicom_source import nameless
 from scripts.prepare.quiet_dicom import quiet
 from scripts.prepare.sources import FileMask
 
-__all__ = ["Drawing", "LesionMask", "MaskFiles", "lesion_segments"]
+__all__ = ["Drawing", "LesionMask", "MaskFiles", "lesion_segments", "too_large"]
 
 _MASK_NAME = re.compile(r"(?P<stem>.+?)[ _-]mask", re.IGNORECASE)
+_ANATOMY = re.compile(
+    r"\b(breast|skin|muscle|pectoral\w*|nipple|areola|fat|adipose|gland|(fibro)?glandular|parenchyma|background|air)\b",
+    re.IGNORECASE,
+)
+"""Segments called so are the breast or a part of it, unless they are called a lesion too ("breast mass")."""
+_LESION = re.compile(
+    r"lesion|mass|tumou?r|cancer|carcinoma|malign|benign|finding|calcif|nodul|cyst|enhanc|distort|asymmetr|"
+    r"suspicio|bi.?rads|metasta|dcis|fibroadenoma|abnormal",
+    re.IGNORECASE,
+)
+_LARGEST = 0.5
+"""No lesion has more of the image."""
 _SIZE = "Export the segmentation on the grid of its image"
 
 
@@ -86,8 +99,28 @@ class LesionMask:
 
 
 def lesion_segments(segments: Mapping[int, str], pattern: re.Pattern[str] | None) -> tuple[int, ...]:
-    """Numbers of the segments that count as lesion: those whose label or description matches, or all."""
-    return tuple(sorted(one for one, label in segments.items() if pattern is None or pattern.search(label)))
+    """Numbers of the segments that count as lesion: those whose label or description matches.
+
+    Without a pattern all but those that are called by a part of the breast, such as skin or pectoral muscle.
+    """
+    return tuple(sorted(one for one, label in segments.items() if _counts(label, pattern)))
+
+
+def _counts(label: str, pattern: re.Pattern[str] | None) -> bool:
+    if pattern is not None:
+        return pattern.search(label) is not None
+    return _ANATOMY.search(label) is None or _LESION.search(label) is not None
+
+
+def too_large(path: Path, uid: str, segments: Sequence[int]) -> dict[int, float]:
+    """Those of the segments that cover more of the image than any lesion does, and their shares of it.
+
+    None where the segmentation cannot be read: what is wrong is told where its mask is.
+    """
+    shares: dict[int, float] = {}
+    with quiet(), suppress(Exception):
+        shares = {one: float(_segmented(path, uid, [one]).mean()) for one in segments}
+    return {one: share for one, share in shares.items() if share > _LARGEST}
 
 
 def _segmented(path: Path, uid: str, segments: Sequence[int]) -> NDArray[np.bool_]:

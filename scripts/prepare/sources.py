@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.reader import ImageFileError, MammogramReader, read_pixels
+from scripts.prepare.direction import direction_of
 from scripts.prepare.view import Pixels
 
 __all__ = ["DicomImageFile", "DicomInPlace", "FileImage", "FileMask", "report_name"]
+
+_ASPECT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -22,21 +25,24 @@ class FileImage:
     Attributes:
         path: the file.
         window: display window (centre, width) in stored pixel values.
+        shown: how reports name the file; default: its path.
     """
 
     path: Path
     window: tuple[float, float] | None = None
+    shown: str = ""
 
     def read(self) -> Pixels:
         """Decode the file."""
         reader = MammogramReader()
         values, meta = reader.get_data(reader.read(self.path))
-        return Pixels(np.ascontiguousarray(values.T), self.window, _pixel_mm(meta))
+        pixel_mm = _pixel_mm(self.path, meta)
+        return Pixels(np.ascontiguousarray(values.T), self.window, pixel_mm, direction=direction_of(self.path))
 
     @property
     def report_name(self) -> str:
         """How reports name the file."""
-        return str(self.path)
+        return self.shown or str(self.path)
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,12 @@ class DicomInPlace:
     Attributes:
         path: the file.
         window: display window (centre, width) in place of the header's.
+        shown: how reports name the file; default: its path.
     """
 
     path: Path
     window: tuple[float, float] | None = None
+    shown: str = ""
 
     def read(self) -> Pixels:
         """Decode the file; the header's first window is taken where it is a linear one."""
@@ -59,7 +67,7 @@ class DicomInPlace:
     @property
     def report_name(self) -> str:
         """How reports name the file."""
-        return str(self.path)
+        return self.shown or str(self.path)
 
 
 @dataclass(frozen=True)
@@ -69,36 +77,48 @@ class DicomImageFile:
     Attributes:
         path: the file.
         window: display window (centre, width) in place of the header's.
+        shown: how reports name the file; default: its path.
     """
 
     path: Path
     window: tuple[float, float] | None = None
+    shown: str = ""
 
     def read(self) -> Pixels:
         """Decode the file."""
         from bundle.dicom import read_dicom
 
         found = read_dicom(self.path)
-        return Pixels(
-            found.values, self.window or found.window, found.pixel_mm, found.mirrored, upside_down=found.upside_down
-        )
+        window = self.window or found.window
+        return Pixels(found.values, window, found.pixel_mm, found.mirrored, found.upside_down, found.notes)
 
     @property
     def report_name(self) -> str:
         """How reports name the file."""
-        return str(self.path)
+        return self.shown or str(self.path)
 
 
 @dataclass(frozen=True)
 class FileMask:
-    """A mask file on the grid of its image: 0 and one other value."""
+    """A mask file on the grid of its image: 0 and one other value.
+
+    Attributes:
+        path: the file.
+        shown: how reports name the file; default: its path.
+    """
 
     path: Path
+    shown: str = ""
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The file."""
         return (self.path,)
+
+    @property
+    def direction(self) -> tuple[float, ...] | None:
+        """Where its columns and rows run, as ``direction_of`` gives it."""
+        return direction_of(self.path)
 
     def read(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Decode the file; True where it is not 0.
@@ -120,7 +140,7 @@ class FileMask:
     @property
     def report_name(self) -> str:
         """How reports name the file."""
-        return str(self.path)
+        return self.shown or str(self.path)
 
 
 def report_name(source: Any) -> str:
@@ -132,13 +152,15 @@ def report_name(source: Any) -> str:
     return "" if path is None else path.name
 
 
-def _pixel_mm(meta: dict[str, Any]) -> float | None:
-    """The distance of pixels in mm; None where the file says none, as the unit matrix does, or two different ones."""
+def _pixel_mm(path: Path, meta: dict[str, Any]) -> float | None:
+    """The distance of pixels in mm; None where the file says none, as the unit matrix does."""
     if "affine" not in meta:
         return None
     spacing = np.linalg.norm(np.asarray(meta["affine"], dtype=float)[:3, :2], axis=0)
-    usable = np.isclose(spacing[0], spacing[1], rtol=1e-3) and 0 < spacing[0] != 1
-    return round(float(spacing[0]), 6) if usable else None
+    if not np.isclose(spacing[0], spacing[1], rtol=_ASPECT_TOLERANCE):
+        found = f"pixels of {spacing[0]:.3g} by {spacing[1]:.3g} mm, expected square ones"
+        raise ImageFileError(path, found, "Resample the image to square pixels, or leave it out")
+    return round(float(spacing[0]), 6) if 0 < spacing[0] != 1 else None
 
 
 def _header_window(path: Path) -> tuple[float, float] | None:

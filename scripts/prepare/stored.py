@@ -42,7 +42,7 @@ class Storing:
 
     def back(self) -> list[float] | None:
         """[slope, intercept] that give the source's values again; None where the stored values are those."""
-        return None if (self.slope, self.intercept) == (1, 0) else [1 / self.slope, -self.intercept / self.slope]
+        return None if (self.slope, self.intercept) == (1, 0) else [1 / self.slope, 0.0 - self.intercept / self.slope]
 
 
 def storing(source: NDArray[Any]) -> Storing:

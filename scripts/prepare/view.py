@@ -24,6 +24,8 @@ class Pixels:
         pixel_mm: distance of neighbouring pixels in mm, None where unknown.
         mirrored: left and right must be exchanged to have the chest wall of a left breast at the left edge.
         upside_down: top and bottom must be exchanged.
+        notes: what was repaired, ignored or guessed; they name nobody.
+        direction: where columns and rows run, as ``direction_of`` gives it; None where the file does not say.
     """
 
     values: NDArray[Any]
@@ -31,6 +33,8 @@ class Pixels:
     pixel_mm: float | None = None
     mirrored: bool = False
     upside_down: bool = False
+    notes: tuple[str, ...] = ()
+    direction: tuple[float, ...] | None = None
 
 
 class ImageSource(Protocol):
@@ -75,6 +79,8 @@ class View:
         info: text and numbers worth keeping; the data card counts by ``label`` (normal, benign, malignant), ``density``
             (A to D) and ``vendor`` where they are there.
         fold: the source's own fold; None lets new folds be drawn.
+        same_grid: True: LE and DES of equal shape lie on one grid, as a device writes them, and are never registered.
+            False: they are registered, unless the breasts coincide as they are.
     """
 
     name: str
@@ -87,6 +93,7 @@ class View:
     label_mask: MaskSource | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     fold: int | None = None
+    same_grid: bool = False
 
 
 @dataclass(frozen=True)

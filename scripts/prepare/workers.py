@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 
 from scripts.prepare import records
 from scripts.prepare.conversion import RefusedError, Settings, converted
+from scripts.prepare.safeguards import writing
 from scripts.prepare.sources import report_name
 from scripts.prepare.stored import write_image, write_mask
 from scripts.prepare.view import LeftOut, View
@@ -27,6 +29,8 @@ MOST_WORKERS = 16
 CASES_A_WORKER = 8
 """A process takes seconds to start: fewer cases are not worth one."""
 _PRELOADED = ["monai.data.image_reader", "PIL.Image", "pydicom", "scipy.fft", "scipy.ndimage", "scipy.optimize"]
+_PASSING = re.compile(r"MemoryError|allocat|Errno|Input/output|Too many open files", re.IGNORECASE)
+"""Refusals that may not come again although nothing has changed: they are tried again in every run."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,30 @@ def default_workers(cases: int) -> int:
 def prepare(view: View, settings: Settings) -> Outcome:
     """Convert a view, write its files and record it; a view that cannot be used gives the reason."""
     start = time.perf_counter()
+    mark = records.fingerprint(view, settings)  # of the files as they are before they are read
     try:
         case, decoding = converted(view, settings)
     except RefusedError as error:
+        _record_refusal(view, settings, mark, error.left_out)
         return Outcome(view.name, None, error.left_out, time.perf_counter() - start)
     files = {key: case.entry[key] for key in case.pixels}
-    records.claim(view, settings, files.values())
+    with writing(settings.folder / records.RECORDS / f"{view.name}.json"):
+        records.claim(view, settings, files.values())
     for key, pixels in case.pixels.items():
         write = write_mask if key in ("mask", "label_mask") else write_image
-        write(settings.folder / files[key], pixels)
-    record = records.save(view, settings, files.values(), {"entry": case.entry, "facts": case.facts})
+        with writing(settings.folder / files[key]):
+            write(settings.folder / files[key], pixels)
+    with writing(settings.folder / records.RECORDS / f"{view.name}.json"):
+        record = records.save(view, settings, mark, files.values(), {"entry": case.entry, "facts": case.facts})
     return Outcome(view.name, record, None, time.perf_counter() - start, decoding)
+
+
+def _record_refusal(view: View, settings: Settings, mark: str, left_out: LeftOut) -> None:
+    with writing(settings.folder / records.RECORDS / f"{view.name}.json"):
+        if _PASSING.search(left_out.reason):
+            records.discard(settings.folder, view.name)
+        else:
+            records.refuse(view, settings, mark, left_out)
 
 
 def prepare_all(views: Sequence[View], settings: Settings, workers: int) -> Iterator[Outcome]:
@@ -99,6 +116,7 @@ def _alone(view: View, settings: Settings) -> Outcome:
         try:
             return pool.submit(prepare, view, settings).result()
         except BrokenProcessPool:
+            records.discard(settings.folder, view.name)
             reason = "the process that prepared it died (a decoder crashed, or the memory did not suffice)"
             remedy = "Try the files in another program; export them again, or leave the case out"
             return Outcome(view.name, None, LeftOut(view.name, report_name(view.image), reason, remedy))
