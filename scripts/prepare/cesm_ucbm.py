@@ -183,7 +183,7 @@ class _Masks:
 
     def unclaimed(self) -> list[LeftOut]:
         reason, remedy = "a mask of no pair in the lists", "Call it as the id in the list, or <id>_mask"
-        return [LeftOut("-", str(file), reason, remedy) for file in self._others]
+        return [LeftOut("-", _mask_name(file), reason, remedy) for file in self._others]
 
 
 def _stem(file: Path) -> str:
@@ -205,7 +205,7 @@ def _views(
             left_out.append(LeftOut(row.id, listed.as_posix(), reason, "Copy the image there, or take the row out"))
         elif ambiguous:
             reason = f"several masks of one image: {', '.join(file.name for file in ambiguous)}"
-            left_out.append(LeftOut(row.id, str(ambiguous[0]), reason, "Leave one of them"))
+            left_out.append(LeftOut(row.id, _mask_name(ambiguous[0]), reason, "Leave one of them"))
         else:
             views.append(
                 View(
@@ -213,8 +213,8 @@ def _views(
                     row.patient,
                     row.laterality,
                     row.view,
-                    FileImage(image, row.image_window),
-                    FileImage(label, row.label_window),
+                    FileImage(image, row.image_window, row.image.as_posix()),
+                    FileImage(label, row.label_window, row.label.as_posix()),
                     mask=_drawn(drawn["mask"]),
                     label_mask=_drawn(drawn["label_mask"]),
                     info={"id": row.id},
@@ -226,4 +226,9 @@ def _views(
 
 
 def _drawn(files: Sequence[Path]) -> FileMask | None:
-    return FileMask(files[0]) if files else None
+    return FileMask(files[0], _mask_name(files[0])) if files else None
+
+
+def _mask_name(file: Path) -> str:
+    """How reports name a mask: its folder and its name, without the place of the archive."""
+    return f"{file.parent.name}/{file.name}"

@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 RECORDS = ".prepared"
-VERSION = 2
+VERSION = 3
 """To be raised when the same sources and settings shall give other files."""
 _HEADERS = (".mhd", ".nhdr")
 """Formats whose grey values lie in another file."""
