@@ -19,18 +19,28 @@ _ASPECT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class FileImage:
-    """An image file of any format that ``bundle.reader`` knows, upright, with the chest wall where it belongs.
+class _File:
+    """One image file.
 
     Attributes:
         path: the file.
-        window: display window (centre, width) in stored pixel values.
+        window: display window (centre, width) in stored pixel values, in place of the one that a DICOM header gives.
         shown: how reports name the file; default: its path.
     """
 
     path: Path
     window: tuple[float, float] | None = None
     shown: str = ""
+
+    @property
+    def report_name(self) -> str:
+        """How reports name the file."""
+        return self.shown or str(self.path)
+
+
+@dataclass(frozen=True)
+class FileImage(_File):
+    """An image file of any format that ``bundle.reader`` knows, upright, with the chest wall where it belongs."""
 
     def read(self) -> Pixels:
         """Decode the file."""
@@ -39,50 +49,20 @@ class FileImage:
         pixel_mm = _pixel_mm(self.path, meta)
         return Pixels(np.ascontiguousarray(values.T), self.window, pixel_mm, direction=direction_of(self.path))
 
-    @property
-    def report_name(self) -> str:
-        """How reports name the file."""
-        return self.shown or str(self.path)
-
 
 @dataclass(frozen=True)
-class DicomInPlace:
-    """A DICOM mammogram as training reads it from its file: ``bundle.reader``'s values, not turned or mirrored.
-
-    Attributes:
-        path: the file.
-        window: display window (centre, width) in place of the header's.
-        shown: how reports name the file; default: its path.
-    """
-
-    path: Path
-    window: tuple[float, float] | None = None
-    shown: str = ""
+class DicomInPlace(_File):
+    """A DICOM mammogram as training reads it from its file: ``bundle.reader``'s values, not turned or mirrored."""
 
     def read(self) -> Pixels:
         """Decode the file; the header's first window is taken where it is a linear one."""
         found = FileImage(self.path, self.window).read()
         return found if self.window is not None else replace(found, window=_header_window(self.path))
 
-    @property
-    def report_name(self) -> str:
-        """How reports name the file."""
-        return self.shown or str(self.path)
-
 
 @dataclass(frozen=True)
-class DicomImageFile:
-    """A DICOM mammogram, brought upright as its header says.
-
-    Attributes:
-        path: the file.
-        window: display window (centre, width) in place of the header's.
-        shown: how reports name the file; default: its path.
-    """
-
-    path: Path
-    window: tuple[float, float] | None = None
-    shown: str = ""
+class DicomImageFile(_File):
+    """A DICOM mammogram, brought upright as its header says."""
 
     def read(self) -> Pixels:
         """Decode the file."""
@@ -91,11 +71,6 @@ class DicomImageFile:
         found = read_dicom(self.path)
         window = self.window or found.window
         return Pixels(found.values, window, found.pixel_mm, found.mirrored, found.upside_down, found.notes)
-
-    @property
-    def report_name(self) -> str:
-        """How reports name the file."""
-        return self.shown or str(self.path)
 
 
 @dataclass(frozen=True)
