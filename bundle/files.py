@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "json_text", "write_text"]
+__all__ = ["atomic_path", "file_at", "json_text", "write_text"]
 
 
 @contextmanager
@@ -33,6 +33,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def file_at(path: Path) -> Path:
+    """One absolute path for a file, however it is written; its name stays that of a link, since it tells the format."""
+    return path.parent.resolve() / path.name
 
 
 def write_text(path: str | Path, text: str) -> Path:

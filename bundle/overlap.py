@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from bundle.files import file_at
 from bundle.image_facts import ImageFacts, read_facts
 from bundle.preflight import FileFacts, case_name
 from bundle.problems import Problem
@@ -62,7 +63,7 @@ class _DataSet:
 
     def image(self, case: Mapping[str, Any], key: str) -> Path | None:
         path = case.get(key)
-        return (self.file.parent / path).resolve() if isinstance(path, str) and path.strip() else None
+        return file_at(self.file.parent / path) if isinstance(path, str) and path.strip() else None
 
     def images(self) -> Iterator[Path]:
         for case in self.cases.values():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bundle.files import file_at
 from bundle.image_facts import ImageFacts, read_facts
 from bundle.problems import Level, Problem, format_table
 from bundle.reader import ImageFileError
@@ -121,11 +122,6 @@ def check_datalist(path: str | Path, progress: bool = True, known: FileFacts | N
     return problems + check_cases(cases, file.parent, folds, progress, content.get("allow_leak") is True, known)
 
 
-def _at(path: Path) -> Path:
-    """One path for each file, however it is written; the name stays that of a link, since it tells the format."""
-    return path.parent.resolve() / path.name
-
-
 def _any_fold(cases: Sequence[Any]) -> bool:
     return any(isinstance(case, dict) and "fold" in case for case in cases)
 
@@ -154,7 +150,7 @@ def check_cases(
     names = [case_name(index, case) for index, case in enumerate(cases)]
     usable = {name: case for name, case in zip(names, cases, strict=True) if isinstance(case, dict)}
     files = {
-        name: {key: _at(Path(root) / case[key]) for key in _FILE_KEYS if _is_text(case.get(key))}
+        name: {key: file_at(Path(root) / case[key]) for key in _FILE_KEYS if _is_text(case.get(key))}
         for name, case in usable.items()
     }
     facts = {} if known is None else known

@@ -45,6 +45,18 @@ def test_sets_of_other_patients_and_images_share_nothing(tmp_path: Path) -> None
     assert told(write_set(tmp_path / "a", "here", "PQ", 0), write_set(tmp_path / "b", "here", "RS", 1)) == []
 
 
+def test_an_image_is_known_again_through_a_link_to_a_file_without_suffix(tmp_path: Path) -> None:
+    a, b = (write_set(tmp_path / name, name, patient, seed) for name, patient, seed in (("a", "P", 0), ("b", "Q", 1)))
+    link = b / "image" / "Q.png"
+    link.unlink()
+    blob = (a / "image" / "P.png").rename(tmp_path / "0f3a")  # as data version control stores files
+    for place in (a / "image" / "P.png", link):
+        place.symlink_to(blob)
+    assert told(a, b) == [
+        ("ERROR", "#0 Q L CC", f"image: the same pixels as the image of #0 P L CC in {a}"),
+    ]
+
+
 def test_a_patient_identifier_counts_within_one_source_and_is_doubtful_between_two(tmp_path: Path) -> None:
     a = write_set(tmp_path / "a", "here", "PQ", 0)
     same = write_set(tmp_path / "same", "here", "QR", 1)

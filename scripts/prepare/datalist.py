@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from bundle.data import DATALIST
-from bundle.files import write_text
+from bundle.files import file_at, write_text
 from bundle.preflight import MIN_FOLDS, FileFacts, Problem, check_datalist
 
 __all__ = [
@@ -126,11 +126,10 @@ def path_in(folder: Path, file: Path) -> str:
 
     A link is named itself, not what it leads to: that may lack the suffix by which the format is known.
     """
-    resolved = file.parent.resolve() / file.name
-    for place, root in ((file.absolute(), folder.absolute()), (resolved, folder.resolve())):
+    for place, root in ((file.absolute(), folder.absolute()), (file_at(file), folder.resolve())):
         if ".." not in place.parts and place.is_relative_to(root):
             return place.relative_to(root).as_posix()
-    return resolved.as_posix()
+    return file_at(file).as_posix()
 
 
 def datalist_text(content: Mapping[str, Any]) -> str:
