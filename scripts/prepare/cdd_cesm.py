@@ -14,6 +14,7 @@ from pathlib import Path
 
 from scripts.prepare import pipeline
 from scripts.prepare.annotations import Annotation, ImageName, case_info, read_table
+from scripts.prepare.options import add_options
 from scripts.prepare.regions import Regions, Shape, read_regions
 from scripts.prepare.sources import FileImage
 from scripts.prepare.view import LeftOut, View
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "csv of the hand-drawn regions, if it lies elsewhere"
     files.add_argument("--annotations", type=Path, metavar="CSV", help=text)
     files.add_argument("--table", type=Path, metavar="XLSX", help="table of labels and findings, if it lies elsewhere")
-    pipeline.add_options(parser)
+    add_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

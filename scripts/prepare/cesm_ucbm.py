@@ -11,6 +11,7 @@ from typing import Any
 
 from bundle.reader import SUFFIXES, file_suffix
 from scripts.prepare import pipeline
+from scripts.prepare.options import add_options
 from scripts.prepare.sources import FileImage, FileMask
 from scripts.prepare.ucbm_lists import (
     Leak,
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folds.add_argument("--published-folds", action="store_true", help=text)
     text = "keep them even so: a warning then goes with every training and evaluation"
     folds.add_argument("--allow-leak", action="store_true", help=text)
-    pipeline.add_options(parser)
+    add_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

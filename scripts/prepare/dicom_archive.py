@@ -22,7 +22,8 @@ from scripts.prepare.dicom_patients import Identity, identities
 from scripts.prepare.dicom_report import Report
 from scripts.prepare.dicom_scan import Scan, archive_at, scan
 from scripts.prepare.dicom_source import DicomSource
-from scripts.prepare.pipeline import add_options, import_views
+from scripts.prepare.options import add_options
+from scripts.prepare.pipeline import import_views
 from scripts.prepare.pseudonyms import KEY_FILE, Pseudonyms, normalised, open_private, write_key
 from scripts.prepare.quiet_dicom import quiet
 from scripts.prepare.segmentation import LesionMask

@@ -14,6 +14,7 @@ from pydicom.misc import is_dicom
 
 from bundle.reader import SUFFIXES, file_suffix
 from scripts.prepare import pipeline
+from scripts.prepare.options import add_options
 from scripts.prepare.sources import DicomImageFile, DicomInPlace, FileImage, FileMask
 from scripts.prepare.view import ImageSource, LeftOut, View
 
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     grid = parser.add_argument_group("LE and DES onto one grid (with --size)")
     text = "register images of equal size too; default: they lie on one grid, only others are registered"
     grid.add_argument("--register", action="store_true", help=text)
-    pipeline.add_options(parser, in_place=True)
+    add_options(parser, in_place=True)
 
 
 def run(options: argparse.Namespace) -> int:

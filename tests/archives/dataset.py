@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.prepare import pipeline
+from scripts.prepare.options import add_options
 from scripts.prepare.view import LeftOut, View
 
 
 def options(output: Path, *more: str) -> argparse.Namespace:
     """The options of an importer, as parsed."""
     parser = argparse.ArgumentParser()
-    pipeline.add_options(parser)
+    add_options(parser)
     words = ["--output", str(output), "--size", "32", "--folds", "4", "--name", "test", "--workers", "1", "--quiet"]
     return parser.parse_args([*words, *more])
 
