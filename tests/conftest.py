@@ -16,6 +16,8 @@ from torch import nn
 from bundle.losses import DiscriminatorObjective, GeneratorObjective
 from bundle.networks import PatchGAN, ResnetGenerator
 from bundle.trainer import CycleGANTrainer
+from scripts.prepare.view import View
+from tests.archives.pairs import write_views
 
 Module = TypeVar("Module", bound=nn.Module)
 # As in the processes that tests start: several threads would sum in another order, and slow each other down.
@@ -110,3 +112,15 @@ def make_trainer() -> Callable[..., CycleGANTrainer]:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> list[View]:
+    """Views of a small archive of image files, as importers hand them over."""
+    return write_views(tmp_path / "archive")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A dataset folder that is not there yet."""
+    return tmp_path / "data"

@@ -14,17 +14,6 @@ from scripts.prepare.duplicates import leave_out_repeats
 from scripts.prepare.pipeline import import_views
 from scripts.prepare.view import View
 from tests.archives.dataset import content_of, datalist, excluded_rows, imported, options
-from tests.archives.pairs import write_views
-
-
-@pytest.fixture
-def views(tmp_path: Path) -> list[View]:
-    return write_views(tmp_path / "archive")
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "data"
 
 
 @pytest.mark.parametrize("seed", range(6))

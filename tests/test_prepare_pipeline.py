@@ -15,17 +15,7 @@ from scripts.prepare import pipeline
 from scripts.prepare.datalist import check, path_in
 from scripts.prepare.view import LeftOut, Pixels, View
 from tests.archives.dataset import content_of, datalist, excluded_rows, imported, options
-from tests.archives.pairs import Deadly, Made, breast, write, write_views
-
-
-@pytest.fixture
-def views(tmp_path: Path) -> list[View]:
-    return write_views(tmp_path / "archive")
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "data"
+from tests.archives.pairs import Deadly, Made, breast, write
 
 
 def test_views_become_a_dataset_that_training_takes(

@@ -14,17 +14,7 @@ from scripts.prepare.conversion import Case, RefusedError, Settings, converted
 from scripts.prepare.sources import FileImage
 from scripts.prepare.view import LeftOut, View
 from tests.archives.dataset import content_of, imported, options
-from tests.archives.pairs import breast, write, write_views
-
-
-@pytest.fixture
-def views(tmp_path: Path) -> list[View]:
-    return write_views(tmp_path / "archive")
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "data"
+from tests.archives.pairs import breast, write
 
 
 def names_of_prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
