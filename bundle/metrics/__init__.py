@@ -1,0 +1,40 @@
+"""Metrics of virtual DES images against the real ones: whole image, breast and lesion; cases and sets of cases.
+
+A figure that does not exist (no lesion, no breast, an image too small for the filter) is NaN, never 0, so means over
+cases must skip NaN, as `summarise` does. The formulas and their reasons are in ``docs/metrics.md``.
+"""
+
+from __future__ import annotations
+
+from bundle.metrics.case import ENHANCING_CNR, case_metrics
+from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim, ssim_map, vif
+from bundle.metrics.lesion import (
+    BREAST_THRESHOLD,
+    FIELD_OF_VIEW_MM,
+    RING_MM,
+    breast_region,
+    lesion_contrast,
+    lesion_ring,
+)
+from bundle.metrics.summary import diversity, summarise
+
+__all__ = [
+    "BREAST_THRESHOLD",
+    "ENHANCING_CNR",
+    "FIELD_OF_VIEW_MM",
+    "RING_MM",
+    "breast_region",
+    "case_metrics",
+    "diversity",
+    "lesion_contrast",
+    "lesion_ring",
+    "mae",
+    "mean_ssim",
+    "mse",
+    "psnr",
+    "region_mean",
+    "ssim",
+    "ssim_map",
+    "summarise",
+    "vif",
+]

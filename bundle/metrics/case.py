@@ -1,0 +1,95 @@
+"""All figures of one case."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim_map, vif
+from bundle.metrics.lesion import breast_region, lesion_ring
+
+__all__ = ["ENHANCING_CNR", "case_metrics"]
+
+ENHANCING_CNR = 1.0
+"""A pixel, or a lesion, enhances where it exceeds the ring by this many standard deviations of the ring."""
+
+
+def case_metrics(
+    pred: Tensor, label: Tensor, image: Tensor, mask: Tensor | None = None, pixel_mm: float | None = None
+) -> dict[str, Tensor]:
+    """All figures of a batch of cases.
+
+    Args:
+        pred: virtual DES. All images are ``(B, 1, W, H)`` in [0, 1].
+        label: real DES.
+        image: low-energy image; gives the breast region.
+        mask: lesions as drawn on the real DES, > 0.5 inside; none given counts as no lesion.
+        pixel_mm: side of a pixel in mm, see `lesion_ring`.
+
+    Returns:
+        name -> ``(B,)`` on the device of ``pred``. Whole image: ``psnr`` (dB), ``ssim``, ``mae``, ``mse``, ``vif``;
+        breast: ``breast_psnr``, ``breast_ssim``, ``breast_mae``; lesion: ``lesion_psnr``, ``lesion_ssim``,
+        ``lesion_mae``, ``lesion_contrast_real`` and ``_virtual`` (`lesion_contrast`), ``lesion_cnr_real`` and
+        ``_virtual`` (contrast by the standard deviation in the ring), ``lesion_dice`` (of the pixels that enhance);
+        outside the lesion: ``false_enhancement``, the mean of ``max(pred - label, 0)`` over the breast without the
+        lesion's margin.
+
+    Raises:
+        ValueError: shapes differ or intensities leave [0, 1], with the tensor's name and what to do.
+    """
+    mask = torch.zeros_like(label) if mask is None else mask
+    _check(pred=pred, label=label, image=image, mask=mask)
+    pred, label, image, mask = (_plain(x, pred.device) for x in (pred, label, image, mask))
+    breast, lesion, similarity = breast_region(image), mask > 0.5, ssim_map(pred, label)
+    near, ring = lesion_ring(mask, breast, pixel_mm)
+    figures = {
+        "psnr": psnr(pred, label),
+        "ssim": mean_ssim(similarity, None),
+        "mae": mae(pred, label),
+        "mse": mse(pred, label),
+        "vif": vif(pred, label),
+        "breast_psnr": psnr(pred, label, breast),
+        "breast_ssim": mean_ssim(similarity, breast),
+        "breast_mae": mae(pred, label, breast),
+        "lesion_psnr": psnr(pred, label, lesion),
+        "lesion_ssim": mean_ssim(similarity, lesion),
+        "lesion_mae": mae(pred, label, lesion),
+        "false_enhancement": region_mean((pred - label).clamp(min=0), breast & ~near),
+    }
+    return figures | _contrast_figures(pred, label, lesion & breast, near & breast, ring)
+
+
+def _contrast_figures(pred: Tensor, label: Tensor, lesion: Tensor, near: Tensor, ring: Tensor) -> dict[str, Tensor]:
+    figures, enhancing = {}, []
+    for name, img in (("real", label), ("virtual", pred)):
+        level = region_mean(img, ring)
+        spread = region_mean((img - level.view(-1, 1, 1, 1)).square(), ring).sqrt()
+        contrast = region_mean(img, lesion) - level
+        figures[f"lesion_contrast_{name}"] = contrast
+        figures[f"lesion_cnr_{name}"] = torch.where(spread > 1e-6, contrast / spread, torch.nan)
+        enhancing.append(near & (img > (level + ENHANCING_CNR * spread).view(-1, 1, 1, 1)))
+    real, virtual = enhancing
+    overlap, size = ((real & virtual).sum((1, 2, 3)), real.sum((1, 2, 3)) + virtual.sum((1, 2, 3)))
+    figures["lesion_dice"] = 2.0 * overlap / size  # 0 / 0 = NaN: neither image enhances
+    return figures
+
+
+def _plain(x: Tensor, device: torch.device) -> Tensor:
+    """Float32 on ``device`` and no MetaTensor, whose bookkeeping would slow every operation."""
+    return x.detach().as_subclass(Tensor).to(device=device, dtype=torch.float32)
+
+
+def _check(**tensors: Tensor) -> None:
+    expected = tensors["label"].shape
+    for name, x in tensors.items():
+        if x.ndim != 4 or x.shape[1] != 1 or x.shape != expected:
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)}; expected (B, 1, W, H) like label {tuple(expected)}. "
+                "Bring all images of a case onto one grid before the metrics."
+            )
+        low, high = float(x.min()), float(x.max())
+        if low < -0.1 or high > 1.1:  # NaN passes and shows up as NaN metrics
+            raise ValueError(
+                f"{name} has intensities from {low:.3g} to {high:.3g}; metrics are defined for [0, 1]. "
+                "Scale it first: (x + 1) / 2 for images in [-1, 1], x / 255 for 8-bit images."
+            )

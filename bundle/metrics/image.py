@@ -1,0 +1,123 @@
+"""How far one image is from another: errors, structural similarity and visual information fidelity.
+
+Every function takes batches ``(B, 1, W, H)`` with intensities in [0, 1] and returns ``(B,)``, one figure per image, in
+float32. A figure whose region is absent (an empty region, an image too small for the filter) is NaN, never 0. The
+formulas and their reasons are in ``docs/metrics.md``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["mae", "mean_ssim", "mse", "psnr", "region_mean", "ssim", "ssim_map", "vif"]
+
+_SSIM_SIZE, _SSIM_SIGMA = 11, 1.5
+_VIF_NOISE, _VIF_SMALLEST_SIDE, _VIF_EPS = 2.0, 41, 1e-10
+
+
+def region_mean(values: Tensor, region: Tensor | None = None) -> Tensor:
+    """Mean of ``values`` over the image, or over ``region`` (bool, same shape); NaN where that is empty."""
+    if region is None:
+        return values.mean(dim=(1, 2, 3))
+    return torch.where(region, values, 0.0).sum(dim=(1, 2, 3)) / region.sum(dim=(1, 2, 3))  # 0 / 0 = NaN: no region
+
+
+def mae(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
+    """Mean of ``|pred - label|`` over the image, or over ``region`` (bool, same shape). Returns ``(B,)``."""
+    return region_mean((pred.float() - label.float()).abs(), region)
+
+
+def mse(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
+    """Mean of ``(pred - label)^2`` over the image, or over ``region`` (bool, same shape). Returns ``(B,)``."""
+    return region_mean((pred.float() - label.float()).square(), region)
+
+
+def psnr(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio ``-10 log10(mse)`` in dB, data range 1; infinite for equal images."""
+    return -10.0 * torch.log10(mse(pred, label, region))
+
+
+def ssim_map(pred: Tensor, label: Tensor) -> Tensor:
+    """Structural similarity at every pixel, Gaussian window 11x11 with sigma 1.5, data range 1.
+
+    ``(2 m_p m_l + c1)(2 s_pl + c2) / ((m_p^2 + m_l^2 + c1)(s_p^2 + s_l^2 + c2))``, ``c1 = 0.01^2``, ``c2 = 0.03^2``
+    (Wang et al. 2004). Images are mirrored at their border. Returns ``(B, 1, W, H)``; NaN if a side is below 11.
+    """
+    if min(pred.shape[-2:]) < _SSIM_SIZE:
+        return torch.full_like(label, torch.nan, dtype=torch.float32)
+    padded = torch.cat([pred, label], dim=1).float()
+    padded = functional.pad(padded, (_SSIM_SIZE // 2,) * 4, mode="reflect")
+    mean_p, mean_l, square_p, square_l, product = _blurred_moments(padded, _SSIM_SIZE, _SSIM_SIGMA)
+    means, c1, c2 = mean_p * mean_l, 0.01**2, 0.03**2
+    squares = mean_p.square() + mean_l.square()
+    return (2 * means + c1) * (2 * (product - means) + c2) / ((squares + c1) * (square_p + square_l - squares + c2))
+
+
+def ssim(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
+    """Mean of `ssim_map` over ``region``, or over all pixels whose whole window lies in the image. Returns ``(B,)``."""
+    return mean_ssim(ssim_map(pred, label), region)
+
+
+def mean_ssim(similarity: Tensor, region: Tensor | None = None) -> Tensor:
+    """Mean of a map made by `ssim_map`, see `ssim`."""
+    if region is None and min(similarity.shape[-2:]) >= _SSIM_SIZE:
+        edge = _SSIM_SIZE // 2
+        similarity = similarity[..., edge:-edge, edge:-edge]
+    return region_mean(similarity, region)
+
+
+def vif(pred: Tensor, label: Tensor) -> Tensor:
+    """Visual information fidelity in the pixel domain, four scales (Sheikh and Bovik 2006), noise variance 2.
+
+    The noise variance belongs to intensities 0 to 255, so the images are multiplied by 255 here. 1 = equal, 0 = nothing
+    left of ``label``; a ``pred`` with more contrast can exceed 1. Returns ``(B,)``; NaN if a side is below 41 or
+    ``label`` is constant.
+    """
+    if min(pred.shape[-2:]) < _VIF_SMALLEST_SIDE:
+        return torch.full((len(pred),), torch.nan, device=label.device)
+    images = torch.cat([pred, label], dim=1).float() * 255.0
+    kept, total = torch.zeros(2, len(pred), device=images.device)
+    for scale in range(4):
+        size = 2 ** (4 - scale) + 1
+        if scale > 0:
+            images = _blur(images, size, size / 5)[..., ::2, ::2]
+        kept_here, total_here = _vif_scale(images, size)
+        kept, total = kept + kept_here, total + total_here
+    return torch.where(total > 0, kept / total, torch.nan)
+
+
+def _blur(x: Tensor, size: int, sigma: float) -> Tensor:
+    """Gaussian filter without padding, as shifted sums: exact on a GPU too (no TF32) and quick for single channels."""
+    weights = [math.exp(-0.5 * ((i - (size - 1) / 2) / sigma) ** 2) for i in range(size)]
+    for dim in (-1, -2):
+        length = x.shape[dim] - size + 1
+        total = x.narrow(dim, 0, length) * (weights[0] / sum(weights))
+        for i in range(1, size):
+            total.add_(x.narrow(dim, i, length), alpha=weights[i] / sum(weights))
+        x = total
+    return x
+
+
+def _blurred_moments(pair: Tensor, size: int, sigma: float) -> tuple[Tensor, ...]:
+    """Local means of p, l, p^2, l^2 and p l of images ``(B, 2, W, H)`` = (p, l), each ``(B, 1, W, H)``."""
+    product = pair[:, :1] * pair[:, 1:]
+    return torch.tensor_split(_blur(torch.cat([pair, pair.square(), product], dim=1), size, sigma), 5, dim=1)
+
+
+def _vif_scale(images: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Information that ``images[:, 0]`` keeps of ``images[:, 1]``, and all that is in the latter, at one scale."""
+    mean_p, mean_l, square_p, square_l, product = _blurred_moments(images, size, size / 5)
+    var_p = (square_p - mean_p.square()).clamp(min=0)
+    var_l = (square_l - mean_l.square()).clamp(min=0)
+    covariance = product - mean_p * mean_l
+    gain = covariance / (var_l + _VIF_EPS)
+    usable = (var_l >= _VIF_EPS) & (var_p >= _VIF_EPS) & (gain >= 0)
+    var_l = torch.where(var_l >= _VIF_EPS, var_l, 0.0)
+    gain = torch.where(usable, gain, 0.0)
+    noise = (var_p - gain * covariance).clamp(min=_VIF_EPS)
+    kept = torch.log10(1 + gain.square() * var_l / (noise + _VIF_NOISE))
+    return kept.sum(dim=(1, 2, 3)), torch.log10(1 + var_l / _VIF_NOISE).sum(dim=(1, 2, 3))
