@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 
 from bundle import ranks
 from bundle.files import atomic_path
-from bundle.trainer import CycleGANTrainer
+from bundle.resumable_trainer import ResumableTrainer
 
 __all__ = ["TrainingCheckpoint", "fingerprint", "load_networks", "save_atomically"]
 
@@ -34,8 +34,8 @@ def save_atomically(content: object, path: str | Path) -> None:
         torch.save(content, temporary)
 
 
-def fingerprint(trainer: CycleGANTrainer) -> str:
-    """SHA-256 over all parameters of the four networks: equal networks, equal text."""
+def fingerprint(trainer: ResumableTrainer) -> str:
+    """SHA-256 over all parameters of the networks: equal networks, equal text."""
     digest = hashlib.sha256()
     for network in trainer.networks.values():
         for parameter in network.parameters():
@@ -43,7 +43,7 @@ def fingerprint(trainer: CycleGANTrainer) -> str:
     return digest.hexdigest()
 
 
-def load_networks(trainer: CycleGANTrainer, path: str | Path) -> None:
+def load_networks(trainer: ResumableTrainer, path: str | Path) -> None:
     """Start ``trainer`` from the four networks of an earlier stage; its optimisers start anew.
 
     Args:
@@ -71,14 +71,14 @@ def load_networks(trainer: CycleGANTrainer, path: str | Path) -> None:
 class TrainingCheckpoint:
     """Save the whole training state at the end of every epoch and restore it.
 
-    The file holds four networks, both optimisers, gradient scalers, image pools, the random numbers of torch, numpy and
+    The file holds all networks and optimisers, gradient scalers, image pools, the random numbers of torch, numpy and
     Python, the epoch, and the state of ``objects`` (schedules, best-model selection). Rank 0 writes it; what belongs
     to one process (pools, random numbers) is kept for each rank.
 
     Args:
         path: of the checkpoint file.
         resume: whether :meth:`restore` goes on from the file.
-        objects: further objects with ``state_dict`` and ``load_state_dict`` to save, by name.
+        objects: further objects with ``state_dict`` and ``load_state_dict`` to save, by name; None is passed over.
         settings: what must be the same when the training is resumed (data, fold, seed, …), as plain values.
         initial_weights: networks of an earlier stage to start from, see :func:`load_networks`.
     """
@@ -87,13 +87,13 @@ class TrainingCheckpoint:
         self,
         path: str | Path,
         resume: bool = False,
-        objects: Mapping[str, _Stateful] | None = None,
+        objects: Mapping[str, _Stateful | None] | None = None,
         settings: Mapping[str, Any] | None = None,
         initial_weights: str | Path | None = None,
     ) -> None:
         self.path = Path(path)
         self.resume = resume
-        self.objects = dict(objects or {})
+        self.objects = {name: item for name, item in (objects or {}).items() if item is not None}
         self.settings = dict(settings or {})
         self.initial_weights = initial_weights
 
@@ -101,7 +101,7 @@ class TrainingCheckpoint:
         """Save at the end of epochs. Attach it last, so that the other handlers' states are up to date."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
-    def save(self, trainer: CycleGANTrainer) -> None:
+    def save(self, trainer: ResumableTrainer) -> None:
         """Write the state of ``trainer`` and ``objects``; every rank must call it.
 
         Raises:
@@ -109,13 +109,13 @@ class TrainingCheckpoint:
         """
         processes = ranks.gather(trainer.process_state() | {"fingerprint": fingerprint(trainer)})
         if len({process["fingerprint"] for process in processes}) > 1:
-            raise RuntimeError("the processes' networks differ; wrap all four in DistributedDataParallel")
+            raise RuntimeError("the processes' networks differ; wrap each in DistributedDataParallel")
         if ranks.is_main_rank():
             objects = {name: item.state_dict() for name, item in self.objects.items()}
             own = {"ranks": processes, "objects": objects, "settings": self.settings}
             save_atomically(trainer.training_state() | own, self.path)
 
-    def restore(self, trainer: CycleGANTrainer) -> None:
+    def restore(self, trainer: ResumableTrainer) -> None:
         """Go on from the file if ``resume`` is on, else start from ``initial_weights`` or from the beginning.
 
         ``resume`` without a file starts from the beginning too, which is right for a run that was stopped before its
@@ -135,7 +135,7 @@ class TrainingCheckpoint:
         if self.initial_weights is not None:
             load_networks(trainer, self.initial_weights)
 
-    def _resume(self, trainer: CycleGANTrainer) -> None:
+    def _resume(self, trainer: ResumableTrainer) -> None:
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             self._check_settings(state["settings"])

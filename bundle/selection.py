@@ -12,7 +12,7 @@ from torch import nn
 
 from bundle import ranks
 from bundle.checkpoint import save_atomically
-from bundle.trainer import CycleGANTrainer, unwrap
+from bundle.resumable_trainer import ResumableTrainer, unwrap
 
 __all__ = ["BestModel"]
 
@@ -66,7 +66,7 @@ class BestModel:
         engine.add_event_handler(Events.STARTED, self._stop_if_waited)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._compare)
 
-    def _compare(self, trainer: CycleGANTrainer) -> None:
+    def _compare(self, trainer: ResumableTrainer) -> None:
         epoch = trainer.state.epoch
         if not self.evaluator.state.epoch_length:
             self._accept(trainer, math.inf)
@@ -87,7 +87,7 @@ class BestModel:
             )
             trainer.terminate()
 
-    def _accept(self, trainer: CycleGANTrainer, value: float) -> None:
+    def _accept(self, trainer: ResumableTrainer, value: float) -> None:
         self.best, self.best_epoch, self.waited = value, trainer.state.epoch, 0
         if not ranks.is_main_rank():
             return

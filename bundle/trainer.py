@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
-from ignite.engine import Events
-from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bundle.image_pool import ImagePool
 from bundle.losses import CycleGANImages, DiscriminatorObjective, GeneratorObjective
+from bundle.resumable_trainer import ResumableTrainer, full_precision, plain
 
-__all__ = ["ConstantThenLinear", "CycleGANTrainer", "unwrap"]
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """Return the network inside a distributed wrapper, or the network itself."""
-    return cast(nn.Module, network.module) if isinstance(network, DistributedDataParallel) else network
+__all__ = ["ConstantThenLinear", "CycleGANTrainer"]
 
 
 class ConstantThenLinear(LambdaLR):
@@ -61,7 +52,7 @@ class ConstantThenLinear(LambdaLR):
             group["lr"] = base * factor(self.last_epoch)
 
 
-class CycleGANTrainer(SupervisedTrainer):
+class CycleGANTrainer(ResumableTrainer):
     """Train two generators and two discriminators, with lesion masks where cases have them.
 
     Per step: translate, reconstruct, one generator update, one update of both discriminators. Identity and translation
@@ -91,15 +82,15 @@ class CycleGANTrainer(SupervisedTrainer):
         discriminator_loss: of one discriminator.
         pool_size: images each discriminator's history keeps, see :class:`~bundle.image_pool.ImagePool`.
         seed: of the image pools.
-        amp: compute under autocast, in ``amp_kwargs["dtype"]`` (default bfloat16); float16 scales the losses.
-        kwargs: the other arguments of MONAI's ``SupervisedTrainer``.
+        train_handlers: handlers, attached when the engine is complete.
+        kwargs: the other arguments of :class:`~bundle.resumable_trainer.ResumableTrainer`, such as ``amp``.
 
     Raises:
         ValueError: from a step, when ``image`` and ``label`` differ in shape.
     """
 
-    network: nn.Module
     loss_function: GeneratorObjective
+    network_names = ("network", "generator_ba", "discriminator_a", "discriminator_b")
 
     def __init__(
         self,
@@ -116,42 +107,15 @@ class CycleGANTrainer(SupervisedTrainer):
         discriminator_loss: DiscriminatorObjective,
         pool_size: int = 0,
         seed: int = 0,
-        amp: bool = False,
-        amp_kwargs: dict[str, Any] | None = None,
         train_handlers: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        device = torch.device(device)
-        dtype = (amp_kwargs or {}).get("dtype", torch.bfloat16)
-        kwargs = {"decollate": False, "optim_set_to_none": True} | kwargs
-        super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, amp=False, **kwargs)
-        self.amp, self.amp_kwargs = amp, {"dtype": dtype}
+        super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
         self.generator_ba, self.discriminator_a, self.discriminator_b = generator_ba, discriminator_a, discriminator_b
         self.discriminator_optimizer, self.discriminator_loss = discriminator_optimizer, discriminator_loss
+        self.add_optimizer("D", discriminator_optimizer)
         self.pools = {name: ImagePool(pool_size, seed + i) for i, name in enumerate("AB")}
-        needs_scaling = amp and dtype is torch.float16
-        self.scalers = {name: torch.amp.GradScaler(device.type, enabled=needs_scaling) for name in "GD"}
-        self._follow_epochs()
-        if train_handlers:
-            self._register_handlers(train_handlers)
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """The four networks without distributed wrappers, by name."""
-        names = ("network", "generator_ba", "discriminator_a", "discriminator_b")
-        return {name: unwrap(getattr(self, name)) for name in names}
-
-    def _follow_epochs(self) -> None:
-        sampler: Any = getattr(self.data_loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            self.add_event_handler(Events.EPOCH_STARTED, lambda engine: sampler.set_epoch(engine.state.epoch))
-
-    def run(self) -> None:  # type: ignore[override]  # as MONAI's
-        """Train from the current epoch to ``max_epochs``; a run that is complete already is left as it is."""
-        if self.state.epoch >= self.state.max_epochs > 0:
-            self.logger.info(f"training is complete: epoch {self.state.epoch} of {self.state.max_epochs}")
-            return
-        super().run()
+        self.attach_handlers(train_handlers)
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         real_A, real_B, mask_A, mask_B = self._batch(batchdata)
@@ -165,19 +129,13 @@ class CycleGANTrainer(SupervisedTrainer):
         return [engine.state.output]
 
     def _batch(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        device, non_blocking = self.state.device, self.non_blocking
-        real_A, real_B = map(_plain, self.prepare_batch(batchdata, device, non_blocking, **self.to_kwargs)[:2])
-        if real_A.shape != real_B.shape:
-            raise ValueError(f"image has shape {tuple(real_A.shape)} and label {tuple(real_B.shape)}; they must agree")
+        real_A, real_B = self._pair(batchdata)
         mask_A = batchdata.get("mask")
         mask_B = batchdata.get("label_mask", mask_A)
         masks = [
-            torch.zeros_like(real_A) if m is None else _plain(m).to(real_A, non_blocking) for m in (mask_A, mask_B)
+            torch.zeros_like(real_A) if m is None else plain(m).to(real_A, self.non_blocking) for m in (mask_A, mask_B)
         ]
         return real_A, real_B, masks[0], masks[1]
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)
 
     def _update_generators(
         self, real_A: Tensor, real_B: Tensor, mask_A: Tensor, mask_B: Tensor
@@ -188,7 +146,7 @@ class CycleGANTrainer(SupervisedTrainer):
         self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
         with self._autocast():
             images = self._translate(real_A, real_B, mask_A, mask_B)
-            logits = [_full_precision(judges[0](images.fake_A)), _full_precision(judges[1](images.fake_B))]
+            logits = [full_precision(judges[0](images.fake_A)), full_precision(judges[1](images.fake_B))]
         self.state.output = {Keys.IMAGE: real_A, Keys.LABEL: real_B, Keys.PRED: images.fake_B.detach()}
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         terms = self.loss_function(images, *logits)
@@ -208,7 +166,7 @@ class CycleGANTrainer(SupervisedTrainer):
             fake_B = idt_B = self.network(real_A)
             fake_A = idt_A = self.generator_ba(real_B)
         rec_A, rec_B = self.generator_ba(fake_B), self.network(fake_A)
-        generated = map(_full_precision, (fake_A, fake_B, rec_A, rec_B, idt_A, idt_B))
+        generated = map(full_precision, (fake_A, fake_B, rec_A, rec_B, idt_A, idt_B))
         return CycleGANImages(real_A, real_B, mask_A, mask_B, *generated)
 
     def _update_discriminators(self, images: CycleGANImages) -> dict[str, Tensor]:
@@ -222,64 +180,5 @@ class CycleGANTrainer(SupervisedTrainer):
         return losses
 
     def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-        real_logits, fake_logits = _full_precision(discriminator(torch.cat((real, fake)))).chunk(2)
+        real_logits, fake_logits = full_precision(discriminator(torch.cat((real, fake)))).chunk(2)
         return cast(Tensor, self.discriminator_loss(real_logits, fake_logits))
-
-    @staticmethod
-    def _step(loss: Tensor, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-
-    def training_state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, as tensors and plain Python, except what is this process's own."""
-        return {
-            "epoch": self.state.epoch,
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimizers": {"G": self.optimizer.state_dict(), "D": self.discriminator_optimizer.state_dict()},
-            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
-        }
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`training_state` returned; raises ``RuntimeError`` when the networks differ."""
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-        self.optimizer.load_state_dict(state["optimizers"]["G"])
-        self.discriminator_optimizer.load_state_dict(state["optimizers"]["D"])
-        for name, scaler in self.scalers.items():
-            if state["scalers"][name]:
-                scaler.load_state_dict(state["scalers"][name])
-        # Whole epochs: another batch size or number of processes changes how many steps an epoch has.
-        self.state.epoch = state["epoch"]
-        self.state.iteration = state["epoch"] * (self.state.epoch_length or 0)
-
-    def process_state(self) -> dict[str, Any]:
-        """The image pools and random numbers of this process (each rank of a distributed run has its own)."""
-        kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - MONAI's transforms use numpy's global state
-        return {
-            "pools": {name: pool.state_dict() for name, pool in self.pools.items()},
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-            "python": random.getstate(),
-        }
-
-    def load_process_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`process_state` returned."""
-        for name, pool in self.pools.items():
-            pool.load_state_dict(state["pools"][name], self.state.device)
-        torch.set_rng_state(state["torch"])
-        if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["cuda"])
-        kind, keys, *rest = state["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002 - the same
-        random.setstate(state["python"])
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
-
-
-def _full_precision(tensor: Tensor) -> Tensor:
-    # Means over an image lose digits in half precision, so every loss is computed in at least float32.
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

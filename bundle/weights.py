@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bundle.trainer import unwrap
+from bundle.resumable_trainer import unwrap
 
 Network = TypeVar("Network", bound=nn.Module)
 _SHOWN = 3
