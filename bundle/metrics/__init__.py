@@ -6,27 +6,31 @@ cases must skip NaN, as `summarise` does. The formulas and their reasons are in 
 
 from __future__ import annotations
 
-from bundle.metrics.case import ENHANCING_CNR, case_metrics
-from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim, ssim_map, vif
+from bundle.metrics.case import CASE_FIGURES, ENHANCING_CNR, case_metrics
+from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim, ssim_map, vif, vif_maps, vif_ratio
 from bundle.metrics.lesion import (
     BREAST_THRESHOLD,
     FIELD_OF_VIEW_MM,
     RING_MM,
     breast_region,
     lesion_contrast,
+    lesion_diameter,
     lesion_ring,
 )
-from bundle.metrics.summary import diversity, summarise
+from bundle.metrics.summary import SET_FIGURES, diversity, summarise
 
 __all__ = [
     "BREAST_THRESHOLD",
+    "CASE_FIGURES",
     "ENHANCING_CNR",
     "FIELD_OF_VIEW_MM",
     "RING_MM",
+    "SET_FIGURES",
     "breast_region",
     "case_metrics",
     "diversity",
     "lesion_contrast",
+    "lesion_diameter",
     "lesion_ring",
     "mae",
     "mean_ssim",
@@ -37,4 +41,6 @@ __all__ = [
     "ssim_map",
     "summarise",
     "vif",
+    "vif_maps",
+    "vif_ratio",
 ]

@@ -5,10 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim_map, vif
-from bundle.metrics.lesion import breast_region, lesion_ring
+from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim_map, vif_maps, vif_ratio
+from bundle.metrics.lesion import breast_region, lesion_diameter, lesion_ring
 
-__all__ = ["ENHANCING_CNR", "case_metrics"]
+__all__ = ["CASE_FIGURES", "ENHANCING_CNR", "case_metrics"]
+
+CASE_FIGURES = (
+    *("psnr", "ssim", "mae", "mse", "vif"),
+    *("breast_psnr", "breast_ssim", "breast_mae", "breast_mse", "breast_vif"),
+    *("lesion_psnr", "lesion_ssim", "lesion_mae", "lesion_mse", "lesion_mm", "false_enhancement"),
+    *("lesion_contrast_real", "lesion_cnr_real", "lesion_contrast_virtual", "lesion_cnr_virtual", "lesion_dice"),
+)
+"""Names of the figures of one case, in the order of `case_metrics`."""
 
 ENHANCING_CNR = 1.0
 """A pixel, or a lesion, enhances where it exceeds the ring by this many standard deviations of the ring."""
@@ -28,11 +36,11 @@ def case_metrics(
 
     Returns:
         name -> ``(B,)`` on the device of ``pred``. Whole image: ``psnr`` (dB), ``ssim``, ``mae``, ``mse``, ``vif``;
-        breast: ``breast_psnr``, ``breast_ssim``, ``breast_mae``; lesion: ``lesion_psnr``, ``lesion_ssim``,
-        ``lesion_mae``, ``lesion_contrast_real`` and ``_virtual`` (`lesion_contrast`), ``lesion_cnr_real`` and
-        ``_virtual`` (contrast by the standard deviation in the ring), ``lesion_dice`` (of the pixels that enhance);
-        outside the lesion: ``false_enhancement``, the mean of ``max(pred - label, 0)`` over the breast without the
-        lesion's margin.
+        breast: ``breast_psnr``, ``breast_ssim``, ``breast_mae``, ``breast_mse``, ``breast_vif``; lesion:
+        ``lesion_psnr``, ``lesion_ssim``, ``lesion_mae``, ``lesion_mse``, ``lesion_mm`` (`lesion_diameter`),
+        ``lesion_contrast_real`` and ``_virtual`` (`lesion_contrast`), ``lesion_cnr_real`` and ``_virtual`` (contrast
+        by the standard deviation in the ring), ``lesion_dice`` (of the pixels that enhance); outside the lesion:
+        ``false_enhancement``, the mean of ``max(pred - label, 0)`` over the breast without the lesion's margin.
 
     Raises:
         ValueError: shapes differ or intensities leave [0, 1], with the tensor's name and what to do.
@@ -41,19 +49,24 @@ def case_metrics(
     _check(pred=pred, label=label, image=image, mask=mask)
     pred, label, image, mask = (_plain(x, pred.device) for x in (pred, label, image, mask))
     breast, lesion, similarity = breast_region(image), mask > 0.5, ssim_map(pred, label)
+    information = vif_maps(pred, label)
     near, ring = lesion_ring(mask, breast, pixel_mm)
     figures = {
         "psnr": psnr(pred, label),
-        "ssim": mean_ssim(similarity, None),
+        "ssim": mean_ssim(similarity),
         "mae": mae(pred, label),
         "mse": mse(pred, label),
-        "vif": vif(pred, label),
+        "vif": vif_ratio(information),
         "breast_psnr": psnr(pred, label, breast),
         "breast_ssim": mean_ssim(similarity, breast),
         "breast_mae": mae(pred, label, breast),
+        "breast_mse": mse(pred, label, breast),
+        "breast_vif": vif_ratio(information, breast),
         "lesion_psnr": psnr(pred, label, lesion),
         "lesion_ssim": mean_ssim(similarity, lesion),
         "lesion_mae": mae(pred, label, lesion),
+        "lesion_mse": mse(pred, label, lesion),
+        "lesion_mm": lesion_diameter(mask, pixel_mm),
         "false_enhancement": region_mean((pred - label).clamp(min=0), breast & ~near),
     }
     return figures | _contrast_figures(pred, label, lesion & breast, near & breast, ring)

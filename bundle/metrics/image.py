@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["mae", "mean_ssim", "mse", "psnr", "region_mean", "ssim", "ssim_map", "vif"]
+__all__ = ["mae", "mean_ssim", "mse", "psnr", "region_mean", "ssim", "ssim_map", "vif", "vif_maps", "vif_ratio"]
 
 _SSIM_SIZE, _SSIM_SIGMA = 11, 1.5
+_VIF_SIZES = (17, 9, 5, 3)
 _VIF_NOISE, _VIF_SMALLEST_SIDE, _VIF_EPS = 2.0, 41, 1e-10
 
 
@@ -65,28 +66,48 @@ def ssim(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
 def mean_ssim(similarity: Tensor, region: Tensor | None = None) -> Tensor:
     """Mean of a map made by `ssim_map`, see `ssim`."""
     if region is None and min(similarity.shape[-2:]) >= _SSIM_SIZE:
-        edge = _SSIM_SIZE // 2
-        similarity = similarity[..., edge:-edge, edge:-edge]
+        similarity = _inside(similarity, _SSIM_SIZE)
     return region_mean(similarity, region)
 
 
-def vif(pred: Tensor, label: Tensor) -> Tensor:
+def vif(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
     """Visual information fidelity in the pixel domain, four scales (Sheikh and Bovik 2006), noise variance 2.
 
     The noise variance belongs to intensities 0 to 255, so the images are multiplied by 255 here. 1 = equal, 0 = nothing
-    left of ``label``; a ``pred`` with more contrast can exceed 1. Returns ``(B,)``; NaN if a side is below 41 or
-    ``label`` is constant.
+    left of ``label``; a ``pred`` with more contrast can exceed 1. With ``region`` (bool, same shape) the information is
+    summed over windows centred inside it. Returns ``(B,)``; NaN if a side is below 41 or ``label`` is constant.
+    """
+    return vif_ratio(vif_maps(pred, label), region)
+
+
+def vif_maps(pred: Tensor, label: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Information that ``pred`` keeps of ``label``, and all that is in ``label``, around every pixel of four scales.
+
+    Scale s (0 to 3) has windows of 17, 9, 5, 3 pixels; before each but the first the images are blurred with its
+    window and every second pixel is kept. Only whole windows count. One scale of NaN if a side is below 41.
     """
     if min(pred.shape[-2:]) < _VIF_SMALLEST_SIDE:
-        return torch.full((len(pred),), torch.nan, device=label.device)
+        absent = torch.full((len(pred), 1, 1, 1), torch.nan, device=label.device)
+        return [(absent, absent)]
     images = torch.cat([pred, label], dim=1).float() * 255.0
-    kept, total = torch.zeros(2, len(pred), device=images.device)
-    for scale in range(4):
-        size = 2 ** (4 - scale) + 1
+    maps = []
+    for scale, size in enumerate(_VIF_SIZES):
         if scale > 0:
             images = _blur(images, size, size / 5)[..., ::2, ::2]
-        kept_here, total_here = _vif_scale(images, size)
-        kept, total = kept + kept_here, total + total_here
+        maps.append(_vif_scale(images, size))
+    return maps
+
+
+def vif_ratio(maps: list[tuple[Tensor, Tensor]], region: Tensor | None = None) -> Tensor:
+    """Sum of the kept by the sum of all information of `vif_maps`, over the image or over ``region``: `vif`."""
+    sums = torch.zeros(2, len(maps[0][0]), device=maps[0][0].device)
+    for scale, information in enumerate(maps):
+        pair = torch.cat(information, dim=1)
+        if region is not None:
+            region = region if scale == 0 else _inside(region, _VIF_SIZES[scale])[..., ::2, ::2]
+            pair = torch.where(_inside(region, _VIF_SIZES[scale]), pair, 0.0)
+        sums = sums + pair.sum(dim=(2, 3)).T
+    kept, total = sums
     return torch.where(total > 0, kept / total, torch.nan)
 
 
@@ -109,7 +130,10 @@ def _blurred_moments(pair: Tensor, size: int, sigma: float) -> tuple[Tensor, ...
 
 
 def _vif_scale(images: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Information that ``images[:, 0]`` keeps of ``images[:, 1]``, and all that is in the latter, at one scale."""
+    """Information that ``images[:, 0]`` keeps of ``images[:, 1]``, and all that is in the latter, at one scale.
+
+    Two maps ``(B, 1, W', H')``, one value for each whole window.
+    """
     mean_p, mean_l, square_p, square_l, product = _blurred_moments(images, size, size / 5)
     var_p = (square_p - mean_p.square()).clamp(min=0)
     var_l = (square_l - mean_l.square()).clamp(min=0)
@@ -120,4 +144,10 @@ def _vif_scale(images: Tensor, size: int) -> tuple[Tensor, Tensor]:
     gain = torch.where(usable, gain, 0.0)
     noise = (var_p - gain * covariance).clamp(min=_VIF_EPS)
     kept = torch.log10(1 + gain.square() * var_l / (noise + _VIF_NOISE))
-    return kept.sum(dim=(1, 2, 3)), torch.log10(1 + var_l / _VIF_NOISE).sum(dim=(1, 2, 3))
+    return kept, torch.log10(1 + var_l / _VIF_NOISE)
+
+
+def _inside(x: Tensor, size: int) -> Tensor:
+    """The pixels of ``x`` ``(B, 1, W, H)`` whose window of ``size`` lies in the image."""
+    edge = size // 2
+    return x[..., edge:-edge, edge:-edge]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -9,7 +11,15 @@ from torch import Tensor
 
 from bundle.metrics.image import region_mean
 
-__all__ = ["BREAST_THRESHOLD", "FIELD_OF_VIEW_MM", "RING_MM", "breast_region", "lesion_contrast", "lesion_ring"]
+__all__ = [
+    "BREAST_THRESHOLD",
+    "FIELD_OF_VIEW_MM",
+    "RING_MM",
+    "breast_region",
+    "lesion_contrast",
+    "lesion_diameter",
+    "lesion_ring",
+]
 
 BREAST_THRESHOLD = 0.02
 """Low-energy intensity above which a pixel is breast; the background is 0 and JPEG noise stays below 5/255."""
@@ -41,7 +51,7 @@ def lesion_ring(mask: Tensor, breast: Tensor, pixel_mm: float | None = None) -> 
     Returns:
         two bool tensors of the same shape: (lesion and margin, ring). Both are empty where there is no lesion.
     """
-    spacing = pixel_mm if pixel_mm is not None else FIELD_OF_VIEW_MM / max(mask.shape[-2:])
+    spacing = _pixel_side(mask, pixel_mm)
     inside = (mask > 0.5).cpu().numpy()
     distance = np.full(inside.shape, np.inf, dtype=np.float32)
     for b in range(len(inside)):
@@ -56,3 +66,16 @@ def lesion_contrast(img: Tensor, mask: Tensor, breast: Tensor, pixel_mm: float |
     """Mean of ``img`` in the lesion minus its mean in the ring around it (`lesion_ring`), both within the breast."""
     _, ring = lesion_ring(mask, breast, pixel_mm)
     return region_mean(img.float(), (mask > 0.5) & breast) - region_mean(img.float(), ring)
+
+
+def lesion_diameter(mask: Tensor, pixel_mm: float | None = None) -> Tensor:
+    """Diameter in mm of the disc with the area of the lesion, ``2 sqrt(area / pi)``; NaN without lesion.
+
+    ``mask`` is ``(B, 1, W, H)``, inside where > 0.5; several lesions count as one area. Returns ``(B,)``.
+    """
+    pixels = (mask > 0.5).sum(dim=(1, 2, 3)).float()
+    return torch.where(pixels > 0, 2.0 * _pixel_side(mask, pixel_mm) * (pixels / math.pi).sqrt(), torch.nan)
+
+
+def _pixel_side(mask: Tensor, pixel_mm: float | None) -> float:
+    return pixel_mm if pixel_mm is not None else FIELD_OF_VIEW_MM / max(mask.shape[-2:])

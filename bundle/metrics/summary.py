@@ -11,7 +11,10 @@ from torch import Tensor
 
 from bundle.metrics.case import ENHANCING_CNR
 
-__all__ = ["diversity", "summarise"]
+__all__ = ["SET_FIGURES", "diversity", "summarise"]
+
+SET_FIGURES = ("lesion_contrast_r", "contrast_recovery", "enhancement_auc", "diversity")
+"""Names of the figures that exist only over several cases."""
 
 
 def diversity(preds: Tensor, labels: Tensor) -> float:
