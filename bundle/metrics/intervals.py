@@ -16,15 +16,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata, wilcoxon
 
-from bundle.metrics.summary import ENHANCING_CNR, summarise
+from bundle.metrics.case import ENHANCING_CNR
+from bundle.metrics.summary import SET_FIGURES, summarise
 
-__all__ = ["SET_FIGURES", "Resampling", "compare", "figures"]
+__all__ = ["Resampling", "compare", "figures"]
 
 Array = NDArray[np.float64]
 Figure = dict[str, float]
 
-SET_FIGURES = ("lesion_contrast_r", "contrast_recovery", "enhancement_auc")
-"""Figures that exist over several cases only."""
+_LEAST_VARIANCE = 1e-12
 _CASE = ["patient_id", "laterality", "view", "source"]
 
 
@@ -127,7 +127,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, resampling: Resampling) -> dict[st
             "cases": int(change.notna().sum()),
             "patients": len(per_patient),
             "difference": float(change.mean()),
-            **{"low": low, "high": high, "p": p, "effect": effect},
+            "low": low,
+            "high": high,
+            "p": p,
+            "effect": effect,
         }
     return result | _compare_sets(a, b, resampling)
 
@@ -175,7 +178,7 @@ def _means(values: pd.Series[float], weights: Array) -> Array:
 
 
 def _signed_rank(differences: Array) -> tuple[float, float]:
-    """p of Wilcoxon's test and the rank-biserial correlation; NaN for fewer than 2 patients that differ."""
+    """P of Wilcoxon's test and the rank-biserial correlation; NaN for fewer than 2 patients that differ."""
     differing = differences[(differences != 0) & np.isfinite(differences)]
     if len(differing) < 2:
         return math.nan, math.nan
@@ -215,8 +218,9 @@ def _seed_samples(rows: pd.DataFrame, weights: Array) -> dict[str, Array]:
     moments = weights[:, known] @ np.column_stack([np.ones_like(x), x, y, x * x, y * y, x * y])
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_x, mean_y, square_x, square_y, product = (moments[:, 1:] / moments[:, :1]).T
-        spread = (square_x - mean_x**2) * (square_y - mean_y**2)
-        correlation = (product - mean_x * mean_y) / np.sqrt(np.where(spread > 1e-18, spread, np.nan))
+        variances = [square_x - mean_x**2, square_y - mean_y**2]
+        spread = np.sqrt([np.where(one > _LEAST_VARIANCE, one, np.nan) for one in variances]).prod(axis=0)
+        correlation = (product - mean_x * mean_y) / spread
         result = {"lesion_contrast_r": correlation, "contrast_recovery": mean_y / mean_x}
     if "lesion_cnr_real" in rows and "lesion_cnr_virtual" in rows:
         result["enhancement_auc"] = _auc_samples(rows, weights)
