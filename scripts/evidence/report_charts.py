@@ -1,0 +1,271 @@
+"""The plots of the report, as SVG. The same numbers give the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from io import BytesIO
+from typing import Any, Literal
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.style import context
+from matplotlib.ticker import MaxNLocator
+
+from scripts.evidence.report_load import Evidence, sorted_texts
+from scripts.evidence.report_metrics import Metric, metric_of
+from scripts.evidence.report_tables import level_name, levels_of, name_of
+from scripts.prepare.card_figures import Chart
+
+__all__ = ["FOLD_METRICS", "STRATUM_METRICS", "fold_chart", "gamma_chart", "stratum_chart", "training_chart"]
+
+FOLD_METRICS = (
+    "breast_psnr",
+    "breast_ssim",
+    "lesion_mae",
+    "lesion_contrast_r",
+    "contrast_recovery",
+    "false_enhancement",
+)
+STRATUM_METRICS = ("breast_psnr", "lesion_mae", "contrast_recovery", "false_enhancement")
+GAMMA_METRICS = (
+    "breast_psnr",
+    "lesion_mae",
+    "lesion_contrast_r",
+    "contrast_recovery",
+    "enhancement_auc",
+    "false_enhancement",
+)
+_TRAINING = {
+    "val_psnr": "validation PSNR [dB]",
+    "val_lesion_mae": "validation lesion MAE",
+    "loss": "loss, sum of the generators",
+    "G_AB": "G_AB, adversarial",
+    "cycle_A": "cycle_A",
+    "cycle_B": "cycle_B",
+    "D_B": "D_B (chance: 0.25)",
+}
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Of Okabe and Ito: told apart with every kind of colour vision. Each arm has a sign of its own, too."""
+_SIGNS = ("o", "s", "^", "D", "v", "P", "X")
+_GREYS = ("#8a929b", "#6a727b", "#4a525b")
+_STYLE: dict[str, Any] = {
+    "svg.hashsalt": "report",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#57606a",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e4e8ec",
+    "legend.frameon": False,
+}
+_WIDTH, _PANEL = 11.5, 2.5
+
+
+def _style() -> AbstractContextManager[None]:
+    return context(["default", _STYLE])
+
+
+def _chart(figure: Figure, text: str) -> Chart:
+    file = BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return Chart("data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode(), text)
+
+
+def _looks(evidence: Evidence) -> dict[str, dict[str, Any]]:
+    """Colour and sign of each arm and reference."""
+    arms = {
+        name: {"color": _COLOURS[i % len(_COLOURS)], "marker": _SIGNS[i % len(_SIGNS)]}
+        for i, name in enumerate(evidence.arms)
+    }
+    greys = {
+        name: {"color": _GREYS[i % len(_GREYS)], "marker": "x1+2"[i % 4], "markersize": 7}
+        for i, name in enumerate(evidence.references)
+    }
+    return arms | greys
+
+
+def _panels(count: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(
+        figsize=(_WIDTH * max(columns, 2) / 3 if columns < 3 else _WIDTH, _PANEL * rows + 0.5), layout="constrained"
+    )
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def _legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]], line: Literal["", "-"] = "") -> None:
+    """One legend for all panels, above them."""
+    handles = [Line2D([], [], linestyle=line, label=_plain(name_of(name)), **look) for name, look in looks.items()]
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)), borderaxespad=0)
+
+
+def _title(axes: Axes, metric: Metric) -> None:
+    good = {"high": "high is good", "low": "low is good", "1": "1 is good", "0": "0 is good"}.get(metric.good, "")
+    axes.set_title(metric.label)
+    axes.set_title(good, loc="right", fontsize=8, fontweight="normal", color="#57606a")
+
+
+def fold_chart(evidence: Evidence) -> Chart | None:
+    """Means of every fold and seed, a column for each fold; one sign is one trained run."""
+    folds = evidence.folds
+    if folds is None or folds["fold"].nunique() < 2:
+        return None
+    shown = [metric_of(name) for name in FOLD_METRICS if name in folds and folds[name].notna().any()]
+    if not shown:
+        return None
+    places = {fold: place for place, fold in enumerate(sorted_texts(folds["fold"]))}
+    looks = {name: look for name, look in _looks(evidence).items() if name in set(folds["arm"])}
+    with _style():
+        figure, panels = _panels(len(shown))
+        for axes, metric in zip(panels, shown, strict=True):
+            for shift, (name, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
+                rows = folds[folds["arm"] == name]
+                at = [places[fold] + shift for fold in rows["fold"]]
+                axes.plot(at, rows[metric.name], linestyle="", alpha=0.85, **look)
+            _title(axes, metric)
+            axes.set_xticks(list(places.values()), [f"fold {fold}" for fold in places])
+            axes.set_xlim(-0.5, len(places) - 0.5)
+        _legend(figure, looks)
+        names = ", ".join(metric.title for metric in shown)
+        return _chart(
+            figure, f"Means of each fold for {len(looks)} predictors: {names}. The numbers are in the table below."
+        )
+
+
+def _shifts(count: int) -> list[float]:
+    """Places beside each other inside one column."""
+    step = min(0.12, 0.7 / max(count, 1))
+    return [(place - (count - 1) / 2) * step for place in range(count)]
+
+
+def stratum_chart(evidence: Evidence, stratum: str) -> Chart | None:
+    """Means with intervals by the levels of one stratum."""
+    levels = levels_of(evidence, stratum)
+    strata = {
+        name: (evidence.predictors.get(name, {}).get("strata") or {}).get(stratum) or {} for name in evidence.names
+    }
+    looks = {name: look for name, look in _looks(evidence).items() if strata[name]}
+    shown = [
+        metric_of(m)
+        for m in STRATUM_METRICS
+        if any(_figure(level, m) is not None for name in looks for level in strata[name].values())
+    ]
+    if len(levels) < 2 or not shown:
+        return None
+    with _style():
+        figure, panels = _panels(len(shown), columns=2 if len(levels) > 3 or len(shown) in (2, 4) else 3)
+        for axes, metric in zip(panels, shown, strict=True):
+            for shift, (name, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
+                _intervals(axes, [(place + shift, _figure(strata[name].get(level, {}), metric.name))
+                                  for place, level in enumerate(levels)], look)  # fmt: skip
+            _title(axes, metric)
+            axes.set_xticks(range(len(levels)), [_level_label(level, strata.values()) for level in levels])
+            axes.set_xlim(-0.5, len(levels) - 0.5)
+        _legend(figure, looks)
+        words = f"Means and intervals by {stratum.replace('_', ' ')} ({', '.join(map(level_name, levels))})"
+        return _chart(figure, f"{words}: {', '.join(m.title for m in shown)}. The numbers are in the table below.")
+
+
+def _level_label(level: str, strata: Any) -> str:
+    counts = [found[level].get("patients") for found in strata if level in found]
+    return f"{_plain(level_name(level))}\n{counts[0] or 0} patients"
+
+
+def _figure(level: Mapping[str, Any], metric: str) -> Mapping[str, float] | None:
+    figure = (level.get("metrics") or {}).get(metric) or {}
+    return figure if isinstance(figure.get("mean"), (int, float)) else None
+
+
+def _intervals(axes: Axes, points: Sequence[tuple[float, Mapping[str, float] | None]], look: Mapping[str, Any]) -> None:
+    for place, figure in points:
+        if figure is None:
+            continue
+        if isinstance(figure.get("low"), (int, float)) and isinstance(figure.get("high"), (int, float)):
+            axes.plot([place, place], [figure["low"], figure["high"]], color=look["color"], linewidth=1.6)
+        axes.plot([place], [figure["mean"]], linestyle="", **look)
+
+
+def gamma_chart(gamma: Mapping[str, Any]) -> Chart | None:
+    """Figures over gamma on the test and the validation sections, with the chosen gamma."""
+    parts = {"test": gamma.get("metrics") or {}, "validation": gamma.get("validation") or {}}
+    names = dict.fromkeys(name for part in parts.values() for name in part)
+    shown = [name for name in GAMMA_METRICS if name in names] or list(names)[:6]
+    if not shown:
+        return None
+    looks = {"test": {"color": _COLOURS[0], "marker": "o"}, "validation": {"color": _COLOURS[1], "marker": "s"}}
+    chosen = gamma.get("chosen")
+    with _style():
+        figure, panels = _panels(len(shown))
+        for axes, name in zip(panels, shown, strict=True):
+            for part, look in looks.items():
+                _band(axes, pd.DataFrame(parts[part].get(name) or []), look, "--" if part == "validation" else "-")
+            if isinstance(chosen, (int, float)):
+                axes.axvline(chosen, color="#57606a", linestyle=":", linewidth=1.2)
+            _title(axes, metric_of(name))
+            axes.set_xlabel("gamma")
+        _legend(figure, looks, "-")
+        titles = ", ".join(metric_of(name).title for name in shown)
+        return _chart(figure, f"Figures over gamma on test and validation sections, dotted line at {chosen}: {titles}.")
+
+
+def _band(axes: Axes, points: pd.DataFrame, look: Mapping[str, Any], line: str) -> None:
+    if not {"gamma", "mean"} <= set(points):
+        return
+    points = points.astype(float).sort_values("gamma")
+    if {"low", "high"} <= set(points):
+        axes.fill_between(points["gamma"], points["low"], points["high"], color=look["color"], alpha=0.15, linewidth=0)
+    axes.plot(points["gamma"], points["mean"], linestyle=line, markersize=4, linewidth=1.4, **look)
+
+
+def training_chart(evidence: Evidence) -> Chart | None:
+    """Validation figures and losses by epoch: a line for each run, a colour for each arm, a ring at the best epoch."""
+    jobs = [job for job in evidence.jobs if job.history is not None]
+    columns = [name for name in _TRAINING if any(_drawn(job.history, name) for job in jobs)][:6]
+    if not columns:
+        return None
+    looks = {name: {"color": look["color"]} for name, look in _looks(evidence).items() if name in evidence.arms}
+    with _style():
+        figure, panels = _panels(len(columns))
+        for axes, column in zip(panels, columns, strict=True):
+            for job in jobs:
+                best = ((job.record or {}).get("best") or {}).get("epoch")
+                _line(axes, job.history, column, best, looks.get(job.arm, {}).get("color", "#000000"))
+            axes.set_title(_TRAINING[column])
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        _legend(figure, looks, "-")
+        titles = ", ".join(_TRAINING[column] for column in columns)
+        return _chart(figure, f"Curves of {len(jobs)} trained runs by epoch: {titles}.")
+
+
+def _drawn(history: pd.DataFrame | None, column: str) -> bool:
+    return history is not None and column in history and bool(history[column].notna().any())
+
+
+def _line(axes: Axes, history: pd.DataFrame | None, column: str, best: Any, colour: str) -> None:
+    if history is None or not _drawn(history, column):
+        return
+    known = history[["epoch", column]].dropna()
+    axes.plot(
+        known["epoch"], known[column], color=colour, linewidth=1.2, alpha=0.8, marker="." if len(known) < 4 else ""
+    )
+    at_best = known[known["epoch"] == best] if column.startswith("val_") else known.head(0)
+    axes.plot(at_best["epoch"], at_best[column], color=colour, marker="o", markersize=6, markerfacecolor="none")
+
+
+def _plain(text: str) -> str:
+    """A text that matplotlib shows as it is: no formula between dollars, not hidden for a leading underscore."""
+    return text.replace("$", r"\$").lstrip("_ ")
