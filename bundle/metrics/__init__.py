@@ -7,6 +7,17 @@ cases must skip NaN, as `summarise` does. The formulas and their reasons are in 
 from __future__ import annotations
 
 from bundle.metrics.case import CASE_FIGURES, ENHANCING_CNR, case_metrics
+from bundle.metrics.distribution import (
+    frechet_distance,
+    frechet_inception_distance,
+    frechet_radiomics_distance,
+    kernel_distance,
+    kernel_inception_distance,
+    network_features,
+    perceptual_distance,
+    radiomics_remedy,
+)
+from bundle.metrics.ignite_metrics import CaseFigure, SetFigure
 from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim, ssim_map, vif, vif_maps, vif_ratio
 from bundle.metrics.lesion import (
     BREAST_THRESHOLD,
@@ -26,16 +37,26 @@ __all__ = [
     "FIELD_OF_VIEW_MM",
     "RING_MM",
     "SET_FIGURES",
+    "CaseFigure",
+    "SetFigure",
     "breast_region",
     "case_metrics",
     "diversity",
+    "frechet_distance",
+    "frechet_inception_distance",
+    "frechet_radiomics_distance",
+    "kernel_distance",
+    "kernel_inception_distance",
     "lesion_contrast",
     "lesion_diameter",
     "lesion_ring",
     "mae",
     "mean_ssim",
     "mse",
+    "network_features",
+    "perceptual_distance",
     "psnr",
+    "radiomics_remedy",
     "region_mean",
     "ssim",
     "ssim_map",
