@@ -230,22 +230,30 @@ def _external_section(cases: Sequence[Case], section: str) -> list[Case]:
 
 
 def evaluation_cases(
-    cases: Sequence[Case], fold: int, dataset_dir: str | Path, external_dir: str | Path | None = None
+    cases: Sequence[Case],
+    fold: int,
+    dataset_dir: str | Path,
+    external_dir: str | Path | None = None,
+    section: str = "test",
 ) -> list[Case]:
-    """The cases on which a model is evaluated: the test section of its data, or all of an external data set.
+    """The cases on which a model is evaluated: a section of its data that it was not trained on, or an external set.
 
     Args:
         cases: of the data set that the model was trained on.
         fold: k, as in ``section_cases``.
         dataset_dir: folder of those cases.
         external_dir: folder of a data set that took no part in the training; its folds, if any, do not matter.
+        section: ``test`` or ``validation``, where there is no external set.
 
     Raises:
+        ValueError: as in ``section_cases``, or for the training section.
         SystemExit: with code 1, after a table of all problems: the external data are bad, or share patients or images
             with the others, see ``bundle.overlap``.
     """
     if external_dir is None:
-        return section_cases(cases, fold, "test")
+        if section == "training":
+            raise ValueError("section is training: a model is not evaluated on what it was trained on. Use test.")
+        return section_cases(cases, fold, section)
     external = checked_cases(external_dir)
     folders = [Path(folder).expanduser().resolve() for folder in (dataset_dir, external_dir)]
     _refuse_errors(lambda: overlap_problems(folders))

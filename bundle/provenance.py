@@ -77,6 +77,7 @@ def results_dir(
     data: str | None,
     external_dir: str | Path | None = None,
     digest: str | None = None,
+    section: str = "test",
 ) -> str:
     """The folder for the results of an evaluation: that of the run, or within it one of their own for other data.
 
@@ -86,16 +87,18 @@ def results_dir(
         data: its digest, None if unknown.
         external_dir: the external data set, if the model is tested on one.
         digest: of the cases that are evaluated, see ``cases_digest``.
+        section: of the run's own data.
 
     Returns:
-        ``output_dir``, or ``output_dir/external/<name of the data set's folder>`` for data that the run was not trained
-        on, so that the results on its own test section are kept. Where that folder holds results on other cases, as
-        of another folder of the same name, the name ends with a part of the digest.
+        ``output_dir``; ``output_dir/validation`` for that section; or ``output_dir/external/<name of the data set's
+        folder>`` for data that the run was not trained on, so that the results on its own test section are kept. Where
+        that folder holds results on other cases, as of another folder of the same name, the name ends with a part of
+        the digest.
     """
     if external_dir is None:
         trained = _recorded(Path(output_dir) / "run.json")
         if trained is None or trained.get("data") in (None, data):
-            return str(output_dir)
+            return str(output_dir) if section == "test" else str(Path(output_dir) / section)
     folder = Path(dataset_dir if external_dir is None else external_dir).expanduser().resolve()
     results = Path(output_dir) / "external" / folder.name
     if digest is not None and results.exists() and _measured_on(results) != digest:

@@ -1,4 +1,4 @@
-"""Print the test results of several evaluated runs side by side: one column a run, means over the same cases.
+"""Print the test results of several evaluated runs side by side: one column a run, over the same cases.
 
 Evaluate each run first (docs/how-to-train.md). Exit code: 0 when printed, 2 when a run cannot be compared.
 Example: python scripts/compare_runs.py runs/scratch runs/finetune
@@ -11,13 +11,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bundle.handlers.evaluation import format_summary
+from bundle.evaluation_summary import format_summary
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -29,19 +30,20 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def results_of(run: Path) -> tuple[dict[str, float], list[str]]:
-    """The model's mean metrics in the ``summary.json`` of a run, and its cases in the order of ``cases.csv``.
+def results_of(run: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the ``summary.json`` of a run says of the model, and its cases in the order of ``cases.csv``.
 
     Raises:
         ValueError: the run has not been evaluated, or its files are damaged.
     """
     try:
-        model = json.loads((run / "summary.json").read_text(encoding="utf-8"))["model"]
+        model = json.loads((run / "summary.json").read_text(encoding="utf-8"))["predictors"]["model"]
+        model["metrics"].items()
         rows = pd.read_csv(run / "cases.csv", dtype={"patient_id": str}, keep_default_na=False)
         cases = rows[rows["predictor"] == "model"][["patient_id", "laterality", "view"]].agg(" ".join, axis=1)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{run}: no results of an evaluation ({error}). Run `evaluating` on it first.") from error
-    return {name: float("nan") if value is None else float(value) for name, value in model.items()}, sorted(cases)
+    return model, sorted(cases)
 
 
 def compare(runs: Sequence[Path]) -> str:
@@ -59,8 +61,8 @@ def compare(runs: Sequence[Path]) -> str:
                 f"{first} and {name} were evaluated on different cases ({differing} differ): their means cannot be "
                 "compared. Evaluate both on the same data set and fold."
             )
-    title = f"{len(cases)} test cases each; means over cases, lesion metrics over cases with lesions"
-    return f"{title}\n{format_summary({name: metrics for name, (metrics, _) in results.items()})}"
+    title = f"{len(cases)} test cases each; means over cases with intervals, lesion metrics over cases with lesions"
+    return f"{title}\n{format_summary({name: model for name, (model, _) in results.items()})}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,9 @@ def evaluated(run: Path, psnr: float, patients: str = "AB") -> Path:
     run.mkdir()
     rows = "".join(f"{predictor},{one},L,CC\n" for predictor in ("model", "constant") for one in patients)
     (run / "cases.csv").write_text("predictor,patient_id,laterality,view\n" + rows)
-    summary = {"model": {"psnr": psnr, "lesion_mae": None}, "constant": {"psnr": 1.0}}
+    figure = {"mean": psnr, "low": psnr - 0.5, "high": psnr + 0.5}
+    metrics = {"psnr": figure, "lesion_mae": {"mean": None}}
+    summary = {"predictors": {"model": {"metrics": metrics}, "constant": {"metrics": {}}}}
     (run / "summary.json").write_text(json.dumps(summary))
     return run
 
@@ -23,7 +25,7 @@ def test_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[s
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0][:3] == ["2", "test", "cases"]
     assert lines[1] == ["metric", *runs]
-    assert ["psnr", "20.5000", "21.2500"] in lines
+    assert ["psnr", "20.50", "[20.00,", "21.00]", "21.25", "[20.75,", "21.75]"] in lines
     assert ["lesion_mae", "-", "-"] in lines
 
 

@@ -107,10 +107,13 @@ def test_evaluation_by_two_processes_gives_the_figures_of_one(tiny_dataset: Path
     ):
         evaluate()
         summaries.append(json.loads((tmp_path / "summary.json").read_text()))
-    for predictor, metrics in summaries[0].items():
-        for metric, value in metrics.items():  # null where no case has the metric
-            expected = None if value is None else pytest.approx(value, rel=1e-5, abs=1e-7)
-            assert summaries[1][predictor][metric] == expected, (predictor, metric)
+    one, two = (summary["predictors"] for summary in summaries)
+    for predictor, summary in one.items():
+        assert two[predictor]["cases"] == summary["cases"]
+        for metric, figure in summary["metrics"].items():
+            for name, value in figure.items():  # null where no case has the metric
+                expected = None if value is None else pytest.approx(value, rel=1e-5, abs=1e-6)
+                assert two[predictor]["metrics"][metric][name] == expected, (predictor, metric, name)
 
 
 def test_validation_works_with_fewer_cases_than_processes(tiny_dataset: Path, tmp_path: Path) -> None:

@@ -140,20 +140,74 @@ def test_the_summary_has_every_predictor_and_metric_and_is_strict_json(evaluatio
         raise AssertionError(constant)
 
     summary = json.loads((evaluation / "summary.json").read_text(), parse_constant=refuse)
-    assert list(summary) == ["model", "le_copy", "breast_constant", "mean_des"]
-    for figures in summary.values():
-        assert {"psnr", "ssim", "breast_psnr", "lesion_mae", "lesion_contrast_r", "vif", "mse"} <= set(figures)
-    assert summary["model"]["psnr"] == pytest.approx(expected_rows()["psnr"].mean())
-    assert summary["breast_constant"]["lesion_contrast_r"] is None
+    assert list(summary) == ["intervals", "caveats", "predictors"]
+    predictors = summary["predictors"]
+    assert list(predictors) == ["model", "le_copy", "breast_constant", "mean_des"]
+    for one in predictors.values():
+        assert (one["cases"], one["patients"], one["lesions"]) == (5, 5, 4)
+        assert {"psnr", "ssim", "breast_psnr", "lesion_mae", "lesion_contrast_r", "vif"} <= set(one["metrics"])
+    psnr = predictors["model"]["metrics"]["psnr"]
+    expected = expected_rows()["psnr"]
+    assert [psnr["mean"], psnr["sd"], psnr["median"]] == pytest.approx(
+        [expected.mean(), expected.std(), expected.median()]
+    )
+    assert psnr["low"] < psnr["mean"] < psnr["high"]
+    assert predictors["breast_constant"]["metrics"]["lesion_contrast_r"]["mean"] is None
 
 
 def test_the_table_of_cases_names_predictor_patient_and_source(evaluation: Path) -> None:
     rows = pd.read_csv(evaluation / "cases.csv")
-    assert list(rows.columns[:5]) == ["predictor", "patient_id", "laterality", "view", "source"]
+    assert list(rows.columns[:6]) == ["predictor", "patient_id", "laterality", "view", "source", "picture"]
     assert len(rows) == 4 * len(CASES)
     model = rows[rows["predictor"] == "model"]
     np.testing.assert_allclose(model["breast_mae"], expected_rows()["breast_mae"], rtol=1e-5)
     assert model["source"].tolist() == [f"P{i}_L_CC" for i in range(5)]
+
+
+def test_each_case_of_the_model_has_a_picture_of_its_images_side_by_side(evaluation: Path) -> None:
+    rows = pd.read_csv(evaluation / "cases.csv", keep_default_na=False)
+    of_model = rows["predictor"] == "model"
+    assert not rows[~of_model]["picture"].any()
+    for case, name in zip(CASES, rows[of_model]["picture"], strict=True):
+        strip = np.asarray(Image.open(evaluation / name))
+        assert strip.shape == (SIDE, 4 * SIDE)
+        image, label, pred, lesion = np.split(strip, 4, axis=1)
+        np.testing.assert_allclose(image, np.asarray(case["image"])[0].T * 255, atol=0.6)
+        np.testing.assert_allclose(label, np.asarray(case["label"])[0].T * 255, atol=0.6)
+        np.testing.assert_allclose(pred, 0.7 * np.asarray(case["image"])[0].T * 255, atol=0.6)
+        np.testing.assert_array_equal(lesion, np.asarray(case["label_mask"])[0].T * 255)
+
+
+def test_pictures_of_an_earlier_evaluation_with_more_cases_are_removed(tmp_path: Path) -> None:
+    for cases in (CASES, CASES[:2]):
+        evaluate([EvaluationSummary(tmp_path, DataLoader(Dataset(CASES)), panel_cases=0)], cases)
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["0001.png", "0002.png"]
+
+
+def test_strata_come_from_the_datalist_and_the_size_of_the_lesion(tmp_path: Path) -> None:
+    listed = [
+        {"image": f"/data/LE/P{i}_L_CC.png", "view": "CC", "info": {"density": "AB"[i % 2], "lesion": "mass"}}
+        for i in range(5)
+    ]
+    evaluate([EvaluationSummary(tmp_path, DataLoader(Dataset(CASES)), cases=listed, panel_cases=0)])
+    rows = pd.read_csv(tmp_path / "cases.csv", keep_default_na=False)
+    model = rows[rows["predictor"] == "model"]
+    assert model["density"].tolist() == ["A", "B", "A", "B", "A"]
+    assert model["lesion_kind"].unique().tolist() == ["mass"]
+    assert model["lesion_size"].tolist()[:2] == ["20 mm and more", ""]
+    strata = json.loads((tmp_path / "summary.json").read_text())["predictors"]["model"]["strata"]
+    assert list(strata) == ["density"], "a stratum of one level tells nothing"
+    assert strata["density"]["A"]["cases"] == 3
+    expected = model[model["density"] == "A"]["psnr"].mean()
+    assert strata["density"]["A"]["metrics"]["psnr"]["mean"] == pytest.approx(expected)
+
+
+def test_other_predictors_stand_beside_the_model(tmp_path: Path) -> None:
+    perfect = {"perfect": lambda case: case["label"]}
+    evaluate([EvaluationSummary(tmp_path, DataLoader(Dataset(CASES)), references=perfect, panel_cases=0)])
+    predictors = json.loads((tmp_path / "summary.json").read_text())["predictors"]
+    assert list(predictors)[-1] == "perfect"
+    assert predictors["perfect"]["metrics"]["mae"]["mean"] == 0
 
 
 def test_panels_of_worst_median_and_best_cases_are_pictures(evaluation: Path) -> None:
@@ -171,7 +225,7 @@ def test_the_printed_table_is_aligned_and_names_the_files(tmp_path: Path, capsys
         ]
     )
     lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[0].startswith("5 cases, 4 with lesions")
+    assert lines[0].startswith("5 cases of 5 patients, 4 with lesions; means over cases with 95 % intervals")
     table = lines[1 : lines.index(next(line for line in lines if line.startswith("cases ")))]
     assert len({len(line) for line in table}) == 1
     paths = [tmp_path / "panels" / f"{name}.png" for name in ("worst", "median", "best")]

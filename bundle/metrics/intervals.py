@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 Figure = dict[str, float]
 
 _LEAST_VARIANCE = 1e-12
+_OF_THE_REAL = ("lesion_mm", "lesion_contrast_real", "lesion_cnr_real")
+"""The same for every predictor: nothing to compare."""
 _CASE = ["patient_id", "laterality", "view", "source"]
 
 
@@ -81,7 +83,7 @@ def figures(rows: pd.DataFrame, resampling: Resampling) -> dict[str, Figure]:
         result[name] = {
             "n": int(values.notna().sum()),
             "mean": float(values.mean()),
-            "sd": float(values.std()),
+            "sd": float(values.std()) if np.isfinite(values.dropna()).all() else math.nan,
             "median": float(values.median()),
             "low": low,
             "high": high,
@@ -110,7 +112,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, resampling: Resampling) -> dict[st
         ``effect``, the matched-pairs rank-biserial correlation of that test (Kerby 2014): 1 where b is larger in every
         patient, -1 where it is smaller. For `SET_FIGURES` the difference is that of the figures; they have no test.
     """
-    metrics = [name for name in _metric_columns(a) if name in b]
+    metrics = [name for name in _metric_columns(a) if name in b and name not in _OF_THE_REAL]
     left, right = (_by_case(rows, metrics) for rows in (a, b))
     shared = left.index.intersection(right.index)
     if shared.empty:
