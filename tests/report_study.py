@@ -32,7 +32,7 @@ def random_picture(rng: np.random.Generator, lesion: bool) -> NDArray[np.uint8]:
     return np.concatenate([greys, mask], axis=1)
 
 
-def case_rows(rng: np.random.Generator, fold: int, count: int) -> list[dict[str, Any]]:
+def case_rows(fold: int, count: int) -> list[dict[str, Any]]:
     """The facts of the cases of one fold; every second one has a lesion."""
     return [
         {
@@ -90,7 +90,7 @@ def write_job(folder: Path, seed: int = 0, fold: int = 0, count: int = 4) -> pd.
     """One evaluated run with everything that it may leave; returns its cases."""
     rng = np.random.default_rng([seed, fold, len(folder.parts)])
     rows = []
-    for number, row in enumerate(case_rows(rng, fold, count)):
+    for number, row in enumerate(case_rows(fold, count)):
         picture = folder / "pictures" / f"{number:04d}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random_picture(rng, bool(row["lesion_kind"]))).save(picture)

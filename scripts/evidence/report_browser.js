@@ -65,7 +65,7 @@ class CaseBrowser {
     this.toggle("heat", (on) => { this.part("legend").hidden = !on; this.stage.setHeat(on); });
     this.toggle("outline", (on) => this.stage.setOutline(on));
     this.toggle("side", (on) => this.stage.setView(on ? "side" : "swipe"));
-    const shades = Array.from({ length: 17 }, (_, i) => this.data.colours.slice(45 * i + (i === 16 ? 45 : 0)).slice(0, 3));
+    const shades = Array.from({ length: 17 }, (_, i) => this.data.colours.slice(48 * i, 48 * i + 3));
     this.part("scale").style.background = `linear-gradient(90deg, ${shades.map((rgb) => `rgb(${rgb})`).join(", ")})`;
     const bounds = ["low", "high"].map((name) => this.part(name));
     bounds.forEach((bound) => bound.addEventListener("input", () => {

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.colors import LinearSegmentedColormap
 
 from scripts.evidence.report_load import Evidence, sorted_texts
 from scripts.evidence.report_metrics import METRICS, metric_of
@@ -23,8 +23,10 @@ __all__ = ["Browser", "Example", "browser", "chosen_places", "script_json"]
 ORDER_BY = "breast_psnr"
 ERROR_RANGE = 0.3
 """Differences from here on have the last colour, as in `bundle.handlers.pictures`."""
-COLOURS = "berlin"
-"""Blue - black - red, for every kind of colour vision; no difference is dark like the background of the pictures."""
+COLOURS = ("#c2e9ff", "#0072b2", "#000000", "#d55e00", "#ffe9a8")
+"""Of negative to positive differences, for every kind of colour vision; none is black like the background."""
+STEPS = 257
+"""An odd number: the middle one is exactly black."""
 _KEY = ["patient_id", "laterality", "view", "source"]
 _FACTS = ("laterality", "view", "source", "density", "label", "lesion_kind", "lesion_size", "fold")
 
@@ -51,6 +53,7 @@ class Browser:
     total: int
     lost: int
     seed: str
+    first: str
 
     @property
     def json(self) -> Markup:
@@ -114,6 +117,7 @@ def browser(evidence: Evidence, most: int) -> Browser | None:
         total=len(groups),
         lost=int((cases["picture"].astype(bool) & ~cases["there"]).sum()),
         seed=_seed_words(evidence.cases),
+        first=name_of(first),
     )
 
 
@@ -166,7 +170,7 @@ def _entry(evidence: Evidence, rows: pd.DataFrame) -> tuple[dict[str, Any], dict
 def _data(evidence: Evidence, entries: Sequence[Mapping[str, Any]], first: str) -> dict[str, Any]:
     known = {name for entry in entries for figures in entry["metrics"].values() for name in figures}
     metrics = [metric_of(name) for name in METRICS if name in known]
-    colours = mpl.colormaps[COLOURS](np.linspace(0, 1, 256), bytes=True)[:, :3]
+    colours = LinearSegmentedColormap.from_list("error", COLOURS, STEPS)(np.arange(STEPS), bytes=True)[:, :3]
     return {
         "arms": [{"name": name, "title": name_of(name)} for name in evidence.arms],
         "references": [{"name": name, "title": name_of(name)} for name in evidence.references],

@@ -30,7 +30,10 @@ FOLD_METRICS = (
     "lesion_contrast_r",
     "contrast_recovery",
     "false_enhancement",
+    "psnr",
+    "lesion_dice",
 )
+"""The first six that are known are drawn."""
 STRATUM_METRICS = ("breast_psnr", "lesion_mae", "contrast_recovery", "false_enhancement")
 GAMMA_METRICS = (
     "breast_psnr",
@@ -68,7 +71,8 @@ _STYLE: dict[str, Any] = {
     "grid.color": "#e4e8ec",
     "legend.frameon": False,
 }
-_WIDTH, _PANEL = 11.5, 2.5
+_WIDTH, _PANEL = 11.5, 2.4
+MOST_PANELS = 6
 
 
 def _style() -> AbstractContextManager[None]:
@@ -95,11 +99,9 @@ def _looks(evidence: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def _panels(count: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, count)
+    columns = max(2, min(columns, count))
     rows = math.ceil(count / columns)
-    figure = Figure(
-        figsize=(_WIDTH * max(columns, 2) / 3 if columns < 3 else _WIDTH, _PANEL * rows + 0.5), layout="constrained"
-    )
+    figure = Figure(figsize=(_WIDTH, _PANEL * rows + 0.4), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[count:]:
         spare.set_visible(False)
@@ -123,7 +125,7 @@ def fold_chart(evidence: Evidence) -> Chart | None:
     folds = evidence.folds
     if folds is None or folds["fold"].nunique() < 2:
         return None
-    shown = [metric_of(name) for name in FOLD_METRICS if name in folds and folds[name].notna().any()]
+    shown = [metric_of(name) for name in FOLD_METRICS if name in folds and folds[name].notna().any()][:MOST_PANELS]
     if not shown:
         return None
     places = {fold: place for place, fold in enumerate(sorted_texts(folds["fold"]))}
@@ -166,7 +168,7 @@ def stratum_chart(evidence: Evidence, stratum: str) -> Chart | None:
     if len(levels) < 2 or not shown:
         return None
     with _style():
-        figure, panels = _panels(len(shown), columns=2 if len(levels) > 3 or len(shown) in (2, 4) else 3)
+        figure, panels = _panels(len(shown), columns=2 if len(levels) > 3 else 4)
         for axes, metric in zip(panels, shown, strict=True):
             for shift, (name, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
                 _intervals(axes, [(place + shift, _figure(strata[name].get(level, {}), metric.name))
@@ -181,7 +183,7 @@ def stratum_chart(evidence: Evidence, stratum: str) -> Chart | None:
 
 def _level_label(level: str, strata: Any) -> str:
     counts = [found[level].get("patients") for found in strata if level in found]
-    return f"{_plain(level_name(level))}\n{counts[0] or 0} patients"
+    return f"{_plain(level_name(level))}\nn = {counts[0] or 0}"
 
 
 def _figure(level: Mapping[str, Any], metric: str) -> Mapping[str, float] | None:
@@ -202,7 +204,7 @@ def gamma_chart(gamma: Mapping[str, Any]) -> Chart | None:
     """Figures over gamma on the test and the validation sections, with the chosen gamma."""
     parts = {"test": gamma.get("metrics") or {}, "validation": gamma.get("validation") or {}}
     names = dict.fromkeys(name for part in parts.values() for name in part)
-    shown = [name for name in GAMMA_METRICS if name in names] or list(names)[:6]
+    shown = [name for name in GAMMA_METRICS if name in names] or list(names)[:MOST_PANELS]
     if not shown:
         return None
     looks = {"test": {"color": _COLOURS[0], "marker": "o"}, "validation": {"color": _COLOURS[1], "marker": "s"}}
@@ -233,7 +235,7 @@ def _band(axes: Axes, points: pd.DataFrame, look: Mapping[str, Any], line: str) 
 def training_chart(evidence: Evidence) -> Chart | None:
     """Validation figures and losses by epoch: a line for each run, a colour for each arm, a ring at the best epoch."""
     jobs = [job for job in evidence.jobs if job.history is not None]
-    columns = [name for name in _TRAINING if any(_drawn(job.history, name) for job in jobs)][:6]
+    columns = [name for name in _TRAINING if any(_drawn(job.history, name) for job in jobs)][:MOST_PANELS]
     if not columns:
         return None
     looks = {name: {"color": look["color"]} for name, look in _looks(evidence).items() if name in evidence.arms}

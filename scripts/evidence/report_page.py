@@ -98,7 +98,7 @@ def _section(place: int, evidence: Evidence, cases: int) -> dict[str, Any]:
         "interval_note": _interval_note(evidence),
         "fold_table": _fold_table(evidence),
         "command": _command(evidence.study.get("command")),
-        "provenance": [(job.name or job.folder.name, list(_record(job))) for job in evidence.jobs],
+        "provenance": _provenance(evidence.jobs),
         "contents": [(anchor, name) for anchor, name, there in sections if there],
     }
 
@@ -109,11 +109,15 @@ def _words(evidence: Evidence) -> str:
     if not study:
         return f"One evaluated run, {evidence.jobs[0].name}."
     counts = [
-        f"{len(evidence.arms)} arms",
-        *(f"{len(study[key])} {key}" for key in ("folds", "seeds") if isinstance(study.get(key), list)),
+        _counted(len(evidence.arms), "arms"),
+        *(_counted(len(study[key]), key) for key in ("folds", "seeds") if isinstance(study.get(key), list)),
     ]
     data = f"Data: {study['dataset']}. " if study.get("dataset") else ""
-    return f"{data}{', '.join(counts)}; every case is scored by networks that did not see its patient in training."
+    return f"{data}{', '.join(counts)}."
+
+
+def _counted(count: int, things: str) -> str:
+    return f"{count} {things if count != 1 else things.removesuffix('s')}"
 
 
 def _interval_note(evidence: Evidence) -> str:
@@ -195,6 +199,17 @@ def _short(value: Any) -> str:
 
 def _command(command: Any) -> str:
     return shlex.join(map(str, command)) if isinstance(command, list) else str(command or "")
+
+
+def _provenance(jobs: Sequence[Job]) -> list[tuple[str, dict[str, str]]]:
+    """Title -> lines: what all runs share once, then what each has of its own."""
+    records = [(job.name or job.folder.name, dict(_record(job))) for job in jobs]
+    known = [record for _, record in records if record]
+    if len(known) < 2:
+        return records
+    common = {key: value for key, value in known[0].items() if all(one.get(key) == value for one in known)}
+    own = [(name, {k: v for k, v in record.items() if k not in common}) for name, record in records]
+    return [(f"The same in all {len(known)} runs with a record", common), *own]
 
 
 def _record(job: Job) -> Iterator[tuple[str, str]]:

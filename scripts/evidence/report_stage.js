@@ -8,6 +8,7 @@ class Stage {
     this.layers = Object.fromEntries([...this.frame.querySelectorAll(".layer")].map((one) => [one.dataset.layer, one]));
     this.sliders = [...this.frame.querySelectorAll("[role=slider]")];
     this.places = [34, 67];
+    this.moved = false; // until a divider is moved, both follow the breast
     this.greys = {};
     this.own = [0, 255]; // window of the case
     this.chosen = null; // window chosen by hand
@@ -25,6 +26,7 @@ class Stage {
         PageDown: now - 10, PageUp: now + 10, Home: 0, End: 100 }[event.key];
       if (to === undefined) return;
       event.preventDefault();
+      this.moved = true;
       this.move(index, to);
     });
   }
@@ -42,6 +44,7 @@ class Stage {
       this.frame.removeEventListener("pointercancel", stop);
     };
     event.preventDefault();
+    this.moved = true;
     this.sliders[index].focus({ preventScroll: true });
     this.frame.setPointerCapture(event.pointerId);
     this.frame.addEventListener("pointermove", follow);
@@ -53,6 +56,15 @@ class Stage {
   share(event) {
     const box = this.frame.getBoundingClientRect();
     return (100 * (event.clientX - box.left)) / box.width;
+  }
+
+  /* Each picture gets a third of the breast. */
+  toThirds(le, width) {
+    const columns = new Set();
+    le.forEach((value, i) => { if (value > 12) columns.add(i % width); });
+    if (!columns.size) return;
+    const [low, high] = [Math.min(...columns), Math.max(...columns) + 1];
+    [1, 2].forEach((third) => this.move(third - 1, (100 * (low + (third * (high - low)) / 3)) / width));
   }
 
   move(index, to) {
@@ -104,6 +116,7 @@ class Stage {
       svg.setAttribute("viewBox", `0 0 ${one.width} ${one.height}`);
       svg.querySelectorAll("path").forEach((path) => path.setAttribute("d", one.outline));
     });
+    if (!this.moved) this.toThirds(le, one.width);
     this.draw();
     this.frame.dataset.case = one.name;
   }
@@ -163,7 +176,7 @@ function greyTable(low, high) {
 function heatTable(data) {
   return Uint32Array.from({ length: 511 }, (_, place) => {
     const share = (place - 255) / 255 / data.errorRange; // -1 to 1 inside the range
-    const step = Math.round(255 * Math.min(1, Math.max(0, (share + 1) / 2)));
+    const step = Math.round((data.colours.length / 3 - 1) * Math.min(1, Math.max(0, (share + 1) / 2)));
     return packed(...data.colours.slice(3 * step, 3 * step + 3));
   });
 }
