@@ -88,7 +88,7 @@ def summary_of(cases: pd.DataFrame, column: str) -> dict[str, Any]:
 
 def write_job(folder: Path, seed: int = 0, fold: int = 0, count: int = 4) -> pd.DataFrame:
     """One evaluated run with everything that it may leave; returns its cases."""
-    rng = np.random.default_rng([seed, fold, len(folder.parts)])
+    rng = np.random.default_rng([seed, fold, *folder.parent.name.encode()])
     rows = []
     for number, row in enumerate(case_rows(fold, count)):
         picture = folder / "pictures" / f"{number:04d}.png"

@@ -266,6 +266,7 @@ function distinct(cases, name) {
 }
 
 document.querySelectorAll(".browser").forEach((root) => {
+  root.previousElementSibling.hidden = true; // that scripts are needed
   root.hidden = false;
   new CaseBrowser(root);
 });

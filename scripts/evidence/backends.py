@@ -1,0 +1,127 @@
+"""Where the jobs of a study run: one after the other here, or in parallel on Ray, here or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from scripts.evidence.jobs import ROOT, Job, run_job
+from scripts.processes import end_with_parent
+
+__all__ = ["Outcome", "run_on_ray", "run_one_by_one"]
+
+Outcome = tuple[Job, str | None]
+"""A job, and None or what went wrong."""
+ATTEMPTS = 3
+"""A job whose process dies is started again, and goes on from its checkpoint."""
+
+
+def run_one_by_one(jobs: Sequence[Job]) -> Iterator[Outcome]:
+    """Run the jobs in order, each in a process of its own."""
+    for job in jobs:
+        yield job, _in_own_process(job)
+
+
+def _in_own_process(job: Job) -> str | None:
+    context = multiprocessing.get_context("spawn")
+    for _ in range(ATTEMPTS):
+        with ProcessPoolExecutor(1, context, end_with_parent) as pool, _environment(job):
+            try:
+                return pool.submit(run_job, job).result()
+            except BrokenProcessPool:
+                continue
+    return f"its process died {ATTEMPTS} times (was it killed, or did the memory not suffice?)"
+
+
+def run_on_ray(jobs: Sequence[Job], address: str | None, cpus: float, gpus: float) -> Iterator[Outcome]:
+    """Run the jobs on Ray, as many at a time as it has processors for; outcomes come as jobs end.
+
+    Ray starts a job whose worker dies again, on another node if need be. Each job has a worker process of its own.
+
+    Args:
+        jobs: their folders, the data and this checkout must lie on a file system that all nodes share.
+        address: of a cluster, ``auto`` for the one this node belongs to; None starts Ray on this machine alone.
+        cpus: processors of a job.
+        gpus: GPUs of a job, 0 for none; may be a fraction.
+
+    Raises:
+        ImportError: Ray is not installed.
+        ValueError: Ray has not enough for a single job.
+    """
+    ray = _ray()
+    environment = {**_variables(jobs[0]), "PYTHONPATH": str(ROOT)}
+    # Ray would pack the working folder, data and all, and its own threads would slow a small machine down.
+    ray.init(
+        address=address,
+        runtime_env={"env_vars": environment},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        configure_logging=False,
+    )
+    try:
+        _require(ray.cluster_resources(), cpus, gpus)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=ATTEMPTS - 1, max_calls=1)(run_job)
+        running = {task.remote(job): job for job in jobs}
+        while running:
+            done, _ = ray.wait(list(running), num_returns=1)
+            job = running.pop(done[0])
+            yield job, _result(ray, done[0])
+    finally:
+        ray.shutdown()
+
+
+def _result(ray: Any, reference: Any) -> str | None:
+    try:
+        result: str | None = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return result
+
+
+def _require(resources: dict[str, float], cpus: float, gpus: float) -> None:
+    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
+        if resources.get(name, 0) < wanted:
+            raise ValueError(
+                f"a job asks for {wanted:g} {name}, but Ray has {resources.get(name, 0):g}; "
+                f"lower --{name.lower()}s-per-job or give the --address of a larger cluster"
+            )
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no library reports its use to anybody
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(
+            "Ray is not installed: pip install -c constraints.txt '.[ray]', or use --backend sequential"
+        ) from error
+    return ray
+
+
+def _variables(job: Job) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(job.threads), "MPLBACKEND": "Agg", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+class _environment:  # noqa: N801 (reads as a verb)
+    """Variables that a process must find when it starts, put back afterwards."""
+
+    def __init__(self, job: Job) -> None:
+        self.new = _variables(job)
+
+    def __enter__(self) -> None:
+        self.old = {name: os.environ.get(name) for name in self.new}
+        os.environ.update(self.new)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self.old.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
