@@ -226,7 +226,7 @@ def gamma_chart(gamma: Mapping[str, Any]) -> Chart | None:
 def _band(axes: Axes, points: pd.DataFrame, look: Mapping[str, Any], line: str) -> None:
     if not {"gamma", "mean"} <= set(points):
         return
-    points = points.astype(float).sort_values("gamma")
+    points = points.filter(["gamma", "mean", "low", "high"]).astype(float).sort_values("gamma")
     if {"low", "high"} <= set(points):
         axes.fill_between(points["gamma"], points["low"], points["high"], color=look["color"], alpha=0.15, linewidth=0)
     axes.plot(points["gamma"], points["mean"], linestyle=line, markersize=4, linewidth=1.4, **look)

@@ -122,7 +122,11 @@ def _study(folder: Path) -> Evidence:
     predictors = _predictors(folder / "summary.json", summary, _STUDY)
     cases = _table(folder / "cases.csv", ("arm", "seed", "fold", "patient_id"), _STUDY)
     listed = study.get("arms") or {}
-    described = {str(name): str(text or "") for name, text in listed.items()} if isinstance(listed, dict) else {}
+    described = (
+        {str(name): str(text or "") for name, text in listed.items() if name not in REFERENCES}
+        if isinstance(listed, dict)
+        else {}
+    )
     arms = described or {name: "" for name in predictors if name not in REFERENCES}
     jobs = [_job(path) for arm in arms for path in sorted((folder / arm).glob("fold_*_seed_*")) if path.is_dir()]
     folds = folder / "folds.csv"

@@ -78,7 +78,7 @@ def _section(place: int, evidence: Evidence, cases: int) -> dict[str, Any]:
         "browser": browser(evidence, cases),
     }
     sections = (
-        ("figures", "Figures", True),
+        ("results", "Results", True),
         ("comparisons", "Comparisons", shown["comparisons"]),
         ("folds", "By fold", shown["folds"]),
         ("strata", "By kind of case", shown["strata"]),

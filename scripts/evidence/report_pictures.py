@@ -16,6 +16,7 @@ __all__ = ["CasePicture", "data_uri", "grey_uri", "outline", "read_picture", "wi
 
 LARGEST_SIDE = 256
 _QUALITY = 92
+_FEW = 16
 _BACKGROUND = 5
 """LE grey values up to here are no breast, as in `bundle.handlers.pictures`."""
 
@@ -66,13 +67,11 @@ def window(picture: CasePicture) -> tuple[float, float]:
 
 
 def grey_uri(grey: Grey) -> str:
-    """The picture as JPEG, or as PNG where that is smaller."""
-    jpeg, png = BytesIO(), BytesIO()
-    Image.fromarray(grey).save(jpeg, "jpeg", quality=_QUALITY, optimize=True)
-    Image.fromarray(grey).save(png, "png", optimize=True)
-    if len(png.getvalue()) <= len(jpeg.getvalue()):
-        return data_uri(png.getvalue(), "png")
-    return data_uri(jpeg.getvalue(), "jpeg")
+    """The picture as JPEG, or, where it has so few grey values that it is small and exact then, as PNG."""
+    file = BytesIO()
+    kind = "png" if len(np.unique(grey)) <= _FEW else "jpeg"
+    Image.fromarray(grey).save(file, kind, quality=_QUALITY, optimize=True)
+    return data_uri(file.getvalue(), kind)
 
 
 def windowed(grey: Grey, low: float, high: float) -> Grey:

@@ -49,12 +49,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the page shows it; the first cell of a row names it. ``groups`` is (head, columns) above the heads."""
+    """A table as the page shows it; the first cell of a row names it.
+
+    ``groups`` is (head, columns) above the heads; ``texts`` are columns, counted from 0, that hold words.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
+    texts: Sequence[int] = ()
 
 
 def name_of(predictor: str) -> str:
@@ -111,7 +115,7 @@ def headline_table(evidence: Evidence) -> Table:
     ]
     rows = [_metric_row(metric, predictors) for metric in _known(predictors, HEADLINE)]
     of_arms = sum(name in evidence.arms for name in names)
-    groups = [("", 2), ("models", of_arms), ("know nothing of the case", len(names) - of_arms)]
+    groups = [("", 2), ("models", of_arms), ("reference predictors", len(names) - of_arms)]
     columns = ["mean over cases", "good", *map(name_of, names)]
     return Table(_headline_caption(evidence), columns, counts + rows, [group for group in groups if group[1]])
 
@@ -141,7 +145,7 @@ def comparison_tables(evidence: Evidence) -> list[Table]:
     for (a, b), found in pairs.items():
         found.sort(key=lambda one: place.get(str(one.get("metric")), len(place)))
         rows = [_comparison_row(one, a, b) for one in found]
-        tables.append(Table(f"{name_of(b)} minus {name_of(a)}", heads, rows))
+        tables.append(Table(f"{name_of(b)} minus {name_of(a)}", heads, rows, texts=(8,)))
     return tables
 
 
@@ -181,7 +185,7 @@ def _p_value(value: Any) -> str:
     p = _finite(value)
     if p is None:
         return DASH
-    return "< 0.001" if p < 0.001 else number(p, 3)
+    return "<\N{NO-BREAK SPACE}0.001" if p < 0.001 else number(p, 3)
 
 
 def stratum_table(evidence: Evidence, stratum: str, metrics: Sequence[str]) -> Table:
@@ -198,7 +202,7 @@ def stratum_table(evidence: Evidence, stratum: str, metrics: Sequence[str]) -> T
             values = [Cell(DASH if mean is None else number(mean, m.digits), note) for mean, note, m in figures]
             rows.append([Cell(level_name(level)), Cell(name_of(name)), *cells, *values])
     heads = [stratum.replace("_", " "), "predictor", "cases", "patients", "with lesion", *(m.label for m in known)]
-    return Table(f"By {stratum.replace('_', ' ')}", heads, rows)
+    return Table(f"By {stratum.replace('_', ' ')}", heads, rows, texts=(1,))
 
 
 def levels_of(evidence: Evidence, stratum: str) -> list[str]:
@@ -233,4 +237,4 @@ def external_table(name: str, tests: Sequence[tuple[str, Mapping[str, Any], Exte
         ]
         rows.append([Cell(run), Cell(data), *counts, *cells])
     heads = ["predictor", "tested on", "cases", "patients", *(metric.label for metric in metrics)]
-    return Table(f"External test on {name}", heads, rows)
+    return Table(f"External test on {name}", heads, rows, texts=(1,))
