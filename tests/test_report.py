@@ -18,7 +18,7 @@ from scripts.evidence.report_cases import browser, chosen_places, script_json
 from scripts.evidence.report_load import Evidence, read_evidence, sorted_texts
 from scripts.evidence.report_metrics import METRICS, metric_of
 from scripts.evidence.report_pictures import grey_uri, outline, read_picture, window
-from scripts.evidence.report_tables import Table, comparison_tables, headline_table
+from scripts.evidence.report_tables import Table, comparison_tables, headline_table, shift_table
 from tests.report_study import REFERENCES, write_job, write_json, write_study
 
 ROOT = Path(__file__).parents[1]
@@ -182,7 +182,8 @@ def test_a_figure_without_direction_is_neither_good_nor_bad() -> None:
 
 
 def test_a_comparison_whose_interval_excludes_zero_is_marked_and_says_which_arm_is_better(study: Path) -> None:
-    (table,) = comparison_tables(read_evidence(study))
+    ((table, rest),) = comparison_tables(read_evidence(study))
+    assert rest is None
     assert table.caption == "seg35 minus baseline"
     (psnr, mae) = table.rows
     assert [psnr[2].text, psnr[2].mark, psnr[3].text, psnr[-1].text] == [
@@ -196,9 +197,21 @@ def test_a_higher_error_speaks_for_the_other_arm(study: Path) -> None:
     one = {"a": "baseline", "b": "seg35", "metric": "lesion_mae", "difference": 0.02, "low": 0.01, "high": 0.03}
     recovery = one | {"metric": "contrast_recovery"}
     change(study / "summary.json", comparisons=[recovery, one])
-    (table,) = comparison_tables(read_evidence(study))
+    ((table, _),) = comparison_tables(read_evidence(study))
     assert [row[-1].text for row in table.rows] == ["baseline better", "yes"]
     assert texts(table)[0][3:6] == ["\N{EN DASH}"] * 3
+
+
+def test_figures_that_are_not_in_the_headline_are_compared_below_and_those_without_difference_left_out(
+    study: Path,
+) -> None:
+    one = {"a": "baseline", "b": "seg35", "difference": 0.02, "low": 0.01, "high": 0.03}
+    compared = [one | {"metric": name} for name in ("mse", "psnr")] + [one | {"metric": "vif", "difference": None}]
+    change(study / "summary.json", comparisons=compared)
+    ((table, rest),) = comparison_tables(read_evidence(study))
+    assert rest is not None
+    assert [[row[0].text for row in part.rows] for part in (table, rest)] == [["PSNR [dB]"], ["MSE"]]
+    assert "seg35 minus baseline, other figures" in page_of(study)
 
 
 def test_one_evaluated_run_is_shown_beside_the_references(tmp_path: Path) -> None:
@@ -253,7 +266,7 @@ def test_gamma_is_shown_with_its_rule_and_choice(study: Path) -> None:
     page = page_of(study)
     assert "Chosen: gamma 35." in page
     assert "the lowest error" in page
-    assert "Figures over gamma" in page
+    assert "Means and intervals over gamma, dotted line at the chosen 35" in page
 
 
 def test_an_external_test_is_shown_with_its_caveats_and_the_measured_shift(study: Path) -> None:
@@ -261,11 +274,23 @@ def test_an_external_test_is_shown_with_its_caveats_and_the_measured_shift(study
     folder = job / "external" / "elsewhere"
     summary = json.loads((job / "summary.json").read_text(encoding="utf-8"))
     write_json(folder / "summary.json", summary | {"caveats": ["other vendor"]})
-    write_json(folder / "domain_shift.json", {"features": {"distance": 1.25}, "list": [1, 2]})
+    write_json(folder / "domain_shift.json", {"features": {"distance": 1.25}, "list": list(range(20))})
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "domain_shift.png")
     page = page_of(study)
     for text in ("External test on elsewhere", "other vendor", "features, distance", "baseline, fold 0, seed 0"):
         assert text in page
+
+
+def test_distances_between_training_and_external_cases_are_a_table() -> None:
+    domain = {"wasserstein": 0.0321, "jensen_shannon": 0.25, "frd": None, "frd_note": "no library"}
+    content = {"training": {"cases": 40}, "external": {"cases": 12}, "image": domain, "label": domain | {"frd": 4.321}}
+    table = shift_table([("baseline, fold 0", content)])
+    assert table is not None
+    assert texts(table) == [
+        ["baseline, fold 0", "LE", "40", "12", "0.032", "0.250", "\N{EN DASH}", "no library"],
+        ["baseline, fold 0", "real DES", "40", "12", "0.032", "0.250", "4.32", "no library"],
+    ]
+    assert shift_table([("", {"features": {"distance": 1}})]) is None
 
 
 def test_a_missing_study_or_run_is_named_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,48 +188,53 @@ def _level_label(level: str, strata: Any) -> str:
 
 def _figure(level: Mapping[str, Any], metric: str) -> Mapping[str, float] | None:
     figure = (level.get("metrics") or {}).get(metric) or {}
-    return figure if isinstance(figure.get("mean"), (int, float)) else None
+    return figure if _is_number(figure.get("mean")) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _intervals(axes: Axes, points: Sequence[tuple[float, Mapping[str, float] | None]], look: Mapping[str, Any]) -> None:
     for place, figure in points:
         if figure is None:
             continue
-        if isinstance(figure.get("low"), (int, float)) and isinstance(figure.get("high"), (int, float)):
+        if _is_number(figure.get("low")) and _is_number(figure.get("high")):
             axes.plot([place, place], [figure["low"], figure["high"]], color=look["color"], linewidth=1.6)
         axes.plot([place], [figure["mean"]], linestyle="", **look)
 
 
 def gamma_chart(gamma: Mapping[str, Any]) -> Chart | None:
-    """Figures over gamma on the test and the validation sections, with the chosen gamma."""
+    """Figures over gamma on the test and the validation sections, with the chosen gamma.
+
+    The gammas stand at equal distances, since they are often spread over orders of magnitude.
+    """
     parts = {"test": gamma.get("metrics") or {}, "validation": gamma.get("validation") or {}}
     names = dict.fromkeys(name for part in parts.values() for name in part)
     shown = [name for name in GAMMA_METRICS if name in names] or list(names)[:MOST_PANELS]
-    if not shown:
+    gammas = sorted({one["gamma"] for part in parts.values() for name in shown for one in part.get(name) or ()})
+    if not gammas:
         return None
     looks = {"test": {"color": _COLOURS[0], "marker": "o"}, "validation": {"color": _COLOURS[1], "marker": "s"}}
     chosen = gamma.get("chosen")
     with _style():
         figure, panels = _panels(len(shown))
         for axes, name in zip(panels, shown, strict=True):
-            for part, look in looks.items():
-                _band(axes, pd.DataFrame(parts[part].get(name) or []), look, "--" if part == "validation" else "-")
-            if isinstance(chosen, (int, float)):
-                axes.axvline(chosen, color="#57606a", linestyle=":", linewidth=1.2)
+            for (part, look), shift in zip(looks.items(), (-0.05, 0.05), strict=True):
+                points = [(gammas.index(one["gamma"]) + shift, one) for one in parts[part].get(name) or ()]
+                known = [(place, one) for place, one in points if _is_number(one.get("mean"))]
+                _intervals(axes, known, look | {"markersize": 5})
+                means = [one["mean"] for _, one in known]
+                line = "--" if part == "validation" else "-"
+                axes.plot([place for place, _ in known], means, linestyle=line, color=look["color"], linewidth=1.2)
+            if chosen in gammas:
+                axes.axvline(gammas.index(chosen), color="#57606a", linestyle=":", linewidth=1.2)
             _title(axes, metric_of(name))
+            axes.set_xticks(range(len(gammas)), [f"{one:g}" for one in gammas])
             axes.set_xlabel("gamma")
-        _legend(figure, looks, "-")
+        _legend(figure, {name: look for name, look in looks.items() if parts[name]}, "-")
         titles = ", ".join(metric_of(name).title for name in shown)
-        return _chart(figure, f"Figures over gamma on test and validation sections, dotted line at {chosen}: {titles}.")
-
-
-def _band(axes: Axes, points: pd.DataFrame, look: Mapping[str, Any], line: str) -> None:
-    if not {"gamma", "mean"} <= set(points):
-        return
-    points = points.filter(["gamma", "mean", "low", "high"]).astype(float).sort_values("gamma")
-    if {"low", "high"} <= set(points):
-        axes.fill_between(points["gamma"], points["low"], points["high"], color=look["color"], alpha=0.15, linewidth=0)
-    axes.plot(points["gamma"], points["mean"], linestyle=line, markersize=4, linewidth=1.4, **look)
+        return _chart(figure, f"Means and intervals over gamma, dotted line at the chosen {chosen}: {titles}.")
 
 
 def training_chart(evidence: Evidence) -> Chart | None:

@@ -25,7 +25,7 @@ __all__ = ["page"]
 _HERE = Path(__file__).parent
 _STYLE = "report.css"
 _SCRIPTS = ("report_stage.js", "report_browser.js")
-_MOST_SHIFT_ROWS = 200
+_MOST_VALUES = 8
 
 
 def page(results: Sequence[Evidence], cases: int) -> str:
@@ -68,6 +68,7 @@ def _data_name(evidence: Evidence) -> str:
 
 def _section(place: int, evidence: Evidence, cases: int) -> dict[str, Any]:
     shown = {
+        "browser": browser(evidence, cases),
         "headline": report_tables.headline_table(evidence),
         "comparisons": report_tables.comparison_tables(evidence),
         "folds": report_charts.fold_chart(evidence),
@@ -75,7 +76,6 @@ def _section(place: int, evidence: Evidence, cases: int) -> dict[str, Any]:
         "gamma": _gamma(evidence.gamma),
         "training": report_charts.training_chart(evidence),
         "external": _external(evidence),
-        "browser": browser(evidence, cases),
     }
     sections = (
         ("results", "Results", True),
@@ -168,18 +168,20 @@ def _external(evidence: Evidence) -> list[dict[str, Any]]:
         for one in job.externals:
             tests.setdefault(one.name, []).append((job, one))
     own = evidence.predictors.get("model", {}) if not evidence.study else {}
-    return [
-        {
-            "name": name,
-            "table": report_tables.external_table(name, [(job.name, own, one) for job, one in found]),
-            "caveats": list(dict.fromkeys(caveat for _, one in found for caveat in one.caveats)),
-            "pictures": [(data_uri(one.picture.read_bytes(), "png"), job.name) for job, one in found if one.picture][
-                :1
-            ],
-            "shifts": [(job.name, list(_flat(one.shift))[:_MOST_SHIFT_ROWS]) for job, one in found if one.shift],
-        }
-        for name, found in tests.items()
-    ]
+    return [_external_test(name, found, own) for name, found in tests.items()]
+
+
+def _external_test(name: str, found: Sequence[tuple[Job, External]], own: Mapping[str, Any]) -> dict[str, Any]:
+    shifts = [(job.name, one.shift) for job, one in found if one.shift]
+    distances = report_tables.shift_table(shifts)
+    return {
+        "name": name,
+        "table": report_tables.external_table(name, [(job.name, own, one) for job, one in found]),
+        "caveats": list(dict.fromkeys(caveat for _, one in found for caveat in one.caveats)),
+        "pictures": [(data_uri(one.picture.read_bytes(), "png"), job.name) for job, one in found if one.picture][:1],
+        "distances": distances,
+        "shifts": [] if distances else [(run, list(_flat(shift))) for run, shift in shifts],
+    }
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -188,7 +190,8 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for key, one in value.items():
             yield from _flat(one, f"{name}, {key}" if name else str(key))
     elif isinstance(value, list):
-        yield name, ", ".join(map(_short, value))
+        some = "" if len(value) <= _MOST_VALUES else f" and {len(value) - _MOST_VALUES} more"
+        yield name, ", ".join(map(_short, value[:_MOST_VALUES])) + some
     else:
         yield name, _short(value)
 

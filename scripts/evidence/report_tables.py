@@ -20,6 +20,7 @@ __all__ = [
     "level_name",
     "levels_of",
     "name_of",
+    "shift_table",
     "stratum_table",
 ]
 
@@ -35,6 +36,7 @@ EXTERNAL = (
     "false_enhancement",
 )
 """The figures of an external test."""
+_DISTANCES = {"Wasserstein": ("wasserstein", 3), "Jensen-Shannon": ("jensen_shannon", 3), "FRD": ("frd", 2)}
 _TITLES = {"le_copy": "LE copied", "breast_constant": "constant inside the breast", "mean_des": "mean DES"}
 
 
@@ -134,18 +136,25 @@ def _count(value: Any) -> str:
     return DASH if _finite(value) is None else number(value)
 
 
-def comparison_tables(evidence: Evidence) -> list[Table]:
-    """One table for each pair of arms: mean paired difference over patients, interval, test and effect."""
+def comparison_tables(evidence: Evidence) -> list[tuple[Table, Table | None]]:
+    """Two tables for each pair of arms: differences of the headline's figures, and of all others if there are any.
+
+    A row is the mean paired difference over patients, its interval, test and effect.
+    """
     pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one in evidence.comparisons:
-        pairs.setdefault((str(one.get("a", "")), str(one.get("b", ""))), []).append(one)
+        if _finite(one.get("difference")) is not None:
+            pairs.setdefault((str(one.get("a", "")), str(one.get("b", ""))), []).append(one)
     heads = ["figure", "good", "difference", "p", "p, adjusted", "effect", "patients", "cases", "interval without 0"]
     place = {name: rank for rank, name in enumerate(METRICS)}
     tables = []
     for (a, b), found in pairs.items():
         found.sort(key=lambda one: place.get(str(one.get("metric")), len(place)))
-        rows = [_comparison_row(one, a, b) for one in found]
-        tables.append(Table(f"{name_of(b)} minus {name_of(a)}", heads, rows, texts=(8,)))
+        main = [_comparison_row(one, a, b) for one in found if one.get("metric") in HEADLINE]
+        more = [_comparison_row(one, a, b) for one in found if one.get("metric") not in HEADLINE]
+        title = f"{name_of(b)} minus {name_of(a)}"
+        rest = Table(f"{title}, other figures", heads, more, texts=(8,)) if main and more else None
+        tables.append((Table(title, heads, main or more, texts=(8,)), rest))
     return tables
 
 
@@ -214,6 +223,25 @@ def levels_of(evidence: Evidence, stratum: str) -> list[str]:
 def _levels(predictor: Mapping[str, Any], stratum: str) -> Mapping[str, Any]:
     found = (predictor.get("strata") or {}).get(stratum)
     return found if isinstance(found, dict) else {}
+
+
+def shift_table(shifts: Sequence[tuple[str, Mapping[str, Any]]]) -> Table | None:
+    """Distances between training and external cases, from ``domain_shift.json``; ``shifts``: (run, content)."""
+    rows = []
+    for run, content in shifts:
+        counts = [(content.get(key) or {}).get("cases") for key in ("training", "external")]
+        for key, title in (("image", "LE"), ("label", "real DES")):
+            found = content.get(key)
+            if isinstance(found, dict) and _finite(found.get("wasserstein")) is not None:
+                values = [(_finite(found.get(name)), digits) for name, digits in _DISTANCES.values()]
+                cells = [Cell(DASH if value is None else number(value, digits)) for value, digits in values]
+                note = str(found.get("frd_note") or "")
+                rows.append([Cell(run), Cell(title), *map(Cell, map(_count, counts)), *cells, Cell(note)])
+    heads = ["run", "image", "training cases", "external cases", *_DISTANCES, "note"]
+    caption = (
+        "Distance of the external cases from those of the training, inside the breast (0 = none; FRD: lower = nearer)"
+    )
+    return Table(caption, heads, rows, texts=(1, 7)) if rows else None
 
 
 def external_table(name: str, tests: Sequence[tuple[str, Mapping[str, Any], External]]) -> Table | None:
