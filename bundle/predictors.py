@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bundle.metrics import BREAST_THRESHOLD, breast_region
 
-__all__ = ["Predictor", "fit_predictors", "is_mirrored"]
+__all__ = ["Predictor", "fit_predictors", "image_pairs", "is_mirrored"]
 
 Batch: TypeAlias = Mapping[str, Any]
 Predictor: TypeAlias = Callable[[Batch], Tensor]
@@ -47,7 +47,7 @@ def fit_predictors(batches: Iterable[Batch]) -> dict[str, Predictor]:
         ValueError: no batch, no breast in any image, or images of different size.
     """
     total, count, inside, pixels = None, 0, 0.0, 0
-    for image, label in _pairs(batches):
+    for image, label in image_pairs(batches):
         breast = breast_region(image)
         inside += float(label[breast].double().sum())
         pixels += int(breast.sum())
@@ -86,7 +86,8 @@ def _predictors(constant: float, mean: Tensor) -> dict[str, Predictor]:
     return dict(zip(PREDICTOR_NAMES, (le_copy, breast_constant, mean_des), strict=True))
 
 
-def _pairs(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+def image_pairs(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """LE and real DES, ``(B, 1, W, H)`` float32 each, of a data loader, a data set or any iterable of dictionaries."""
     # a map-style data set is no iterator: its end is its length
     indexed = hasattr(batches, "__getitem__") and hasattr(batches, "__len__")
     items: Iterable[Batch] = (batches[i] for i in range(len(batches))) if indexed else batches  # type: ignore[index,arg-type]

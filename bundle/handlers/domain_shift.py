@@ -16,7 +16,7 @@ from bundle.files import json_text, write_text
 from bundle.handlers.cases import cases_of, gather_cases
 from bundle.handlers.pictures import save
 from bundle.phantom.dataset import available_cores
-from bundle.predictors import _pairs as pairs
+from bundle.predictors import image_pairs
 
 __all__ = ["DomainShift", "draw_domain_shift"]
 
@@ -83,7 +83,7 @@ class DomainShift:
 
     def _training_cases(self) -> list[CaseSample]:
         chosen = Reservoir(self.frd_cases)
-        for images, labels in pairs(self.training):
+        for images, labels in image_pairs(self.training):
             for image, label in zip(images.split(1), labels.split(1), strict=True):
                 sample = sample_case(image, label)
                 if sample is not None:

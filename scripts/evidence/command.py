@@ -6,7 +6,7 @@ import argparse
 import ast
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from bundle.overrides import known_ids, unknown_ids
 from scripts.evidence.arms import Arm
 from scripts.evidence.backends import Outcome, run_on_ray, run_one_by_one
 from scripts.evidence.jobs import LOG, ROOT, Job, finished_sections, refuse_other_settings
-from scripts.evidence.study import Study, collect, described, print_study, read_cases, write_study
+from scripts.evidence.results import collect, print_study, read_cases
+from scripts.evidence.study import Study, described, write_study
 
-__all__ = ["add_options", "run_study", "study_of"]
+__all__ = ["add_options", "exit_status", "run_study", "study_of"]
 
 CONFIGS = ROOT / "configs"
 
@@ -46,6 +47,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus-per-job", type=float, default=0, metavar="N", help="GPUs of a job on Ray, or a share")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap samples of patients")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def exit_status(command: str, action: Callable[[], int]) -> int:
+    """The status of an action; 2 with a line on the standard error where it cannot be done, 130 where interrupted."""
+    try:
+        return action()
+    except (ValueError, ImportError, OSError) as error:
+        print(f"{command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def study_of(options: argparse.Namespace, arms: Sequence[Arm], title: str, sections: Sequence[str]) -> Study:
@@ -167,10 +180,11 @@ def _with_progress(outcomes: Iterator[Outcome], todo: Sequence[Job], visible: bo
     """Show how many jobs are done, and the epochs of those under way."""
     stop = threading.Event()
     waiting = list(todo)
-    with tqdm(total=len(todo), unit="job", disable=not visible or not todo, smoothing=0) as bar:
+    interval = 0.5 if sys.stderr.isatty() else 60.0
+    with tqdm(total=len(todo), unit="job", disable=not visible or not todo, smoothing=0, mininterval=interval) as bar:
 
         def show() -> None:
-            while not stop.wait(5.0):
+            while not stop.wait(2 * interval + 4):
                 bar.set_postfix_str(", ".join(filter(None, map(described, list(waiting))))[:90])
 
         watcher = threading.Thread(target=show, daemon=True)

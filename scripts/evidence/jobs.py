@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """What makes another job of it when it changes: overrides, data, threads, and the content of the configs."""
         own = {"data": self.data, "threads": self.threads, "configs": _digest(self.configs)}
-        return json.loads(json.dumps(own | dict(self.overrides), default=str)) | {"fold": self.fold, "seed": self.seed}
+        plain: dict[str, Any] = json.loads(json.dumps(own | dict(self.overrides), default=str))
+        return plain | {"fold": self.fold, "seed": self.seed}
 
 
 def finished_sections(job: Job) -> tuple[str, ...]:
@@ -111,8 +113,9 @@ def _run(job: Job) -> str | None:
     _set_threads(job.threads)
     try:
         refuse_other_settings(job)
-        _write_record(job, finished_sections(job))
-        _workflow("training", job.configs, {**job.overrides, "resume": True})
+        if not finished_sections(job):
+            _write_record(job, ())
+            _workflow("training", job.configs, {**job.overrides, "resume": True})
         for section in todo:
             _workflow("evaluating", (*job.configs, EVALUATE), {**job.overrides, "section": section})
             _write_record(job, (*finished_sections(job), section))
@@ -164,6 +167,17 @@ def _without_comments(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Iterator[None]:
+    """Send all that this process prints to a file. Loggers made earlier hold on to the streams, so these stay."""
     os.environ["MPLBACKEND"] = "Agg"
-    with path.open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        yield
+    with path.open("a", encoding="utf-8") as log:
+        saved = {number: os.dup(number) for number in (1, 2)}
+        try:
+            for number in saved:
+                os.dup2(log.fileno(), number)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, copy in saved.items():
+                os.dup2(copy, number)
+                os.close(copy)

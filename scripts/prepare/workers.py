@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -22,6 +21,7 @@ from scripts.prepare.safeguards import writing
 from scripts.prepare.sources import report_name
 from scripts.prepare.stored import write_image, write_mask
 from scripts.prepare.view import LeftOut, View
+from scripts.processes import end_with_parent
 
 __all__ = ["Outcome", "default_workers", "prepare", "prepare_all"]
 
@@ -139,12 +139,4 @@ def _start_worker() -> None:
     threadpool_limits(1)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A command that is killed leaves no process behind, waiting for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
