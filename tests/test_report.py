@@ -18,7 +18,7 @@ from scripts.evidence.report_cases import browser, chosen_places, script_json
 from scripts.evidence.report_load import Evidence, read_evidence, sorted_texts
 from scripts.evidence.report_metrics import METRICS, metric_of
 from scripts.evidence.report_pictures import grey_uri, outline, read_picture, window
-from scripts.evidence.report_tables import Table, comparison_tables, headline_table, shift_table
+from scripts.evidence.report_tables import Table, comparison_tables, headline_table, number, shift_table
 from tests.report_study import REFERENCES, write_job, write_json, write_study
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +173,10 @@ def test_the_best_mean_of_a_row_is_marked_in_the_direction_that_is_good(study: P
 )
 def test_a_worse_figure_has_more_badness(name: str, worse: float, better: float) -> None:
     assert METRICS[name].badness(worse) > METRICS[name].badness(better)
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    assert [number(-0.001, 2), number(-0.01, 2), number(float("nan"))] == ["0.00", "\N{MINUS SIGN}0.01", "\N{EN DASH}"]
 
 
 def test_a_figure_without_direction_is_neither_good_nor_bad() -> None:

@@ -27,6 +27,7 @@ class CaseBrowser {
   /* Filters and switches */
   controls() {
     const { arms, metrics } = this.data;
+    this.part("arm").parentElement.hidden = arms.length < 2;
     fill(this.part("arm"), arms.map((arm) => [arm.name, arm.title]), this.arm);
     fill(this.part("order"), [["", "case"], ...metrics.map((one) => [one.name, one.label])], this.order);
     this.part("arm").addEventListener("change", (event) => { this.arm = event.target.value; this.list(); });

@@ -72,7 +72,7 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
 }
 _WIDTH, _PANEL = 11.5, 2.4
-MOST_PANELS = 6
+MOST_PANELS, MOST_LEVELS = 6, 12
 
 
 def _style() -> AbstractContextManager[None]:
@@ -165,7 +165,7 @@ def stratum_chart(evidence: Evidence, stratum: str) -> Chart | None:
         for m in STRATUM_METRICS
         if any(_figure(level, m) is not None for name in looks for level in strata[name].values())
     ]
-    if len(levels) < 2 or not shown:
+    if not 2 <= len(levels) <= MOST_LEVELS or not shown:
         return None
     with _style():
         figure, panels = _panels(len(shown), columns=2 if len(levels) > 3 else 4)

@@ -57,6 +57,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("lesion_psnr", "lesion PSNR", "dB", 2, "high"),
             Metric("lesion_ssim", "lesion SSIM", "", 3, "1"),
             Metric("lesion_mae", "lesion MAE", "", 4, "low"),
+            Metric("lesion_mse", "lesion MSE", "", 5, "low"),
             Metric("lesion_contrast_real", "lesion contrast, real", "", 3),
             Metric("lesion_contrast_virtual", "lesion contrast, virtual", "", 3),
             Metric("lesion_cnr_real", "lesion CNR, real", "", 2),

@@ -17,8 +17,7 @@ from scripts.evidence.report_cases import browser
 from scripts.evidence.report_load import Evidence, External, Job
 from scripts.evidence.report_metrics import metric_of
 from scripts.evidence.report_pictures import data_uri
-from scripts.evidence.report_tables import Cell, Table
-from scripts.prepare.card_tables import number
+from scripts.evidence.report_tables import Cell, Table, number
 
 __all__ = ["page"]
 

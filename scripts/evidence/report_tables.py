@@ -9,9 +9,10 @@ from typing import Any
 
 from scripts.evidence.report_load import Evidence, External
 from scripts.evidence.report_metrics import HEADLINE, METRICS, Metric, metric_of
-from scripts.prepare.card_tables import DASH, number
+from scripts.prepare import card_tables
 
 __all__ = [
+    "DASH",
     "Cell",
     "Table",
     "comparison_tables",
@@ -20,10 +21,12 @@ __all__ = [
     "level_name",
     "levels_of",
     "name_of",
+    "number",
     "shift_table",
     "stratum_table",
 ]
 
+DASH = card_tables.DASH
 GOOD = {"high": "high", "low": "low", "1": "1", "0": "0", "": DASH}
 EXTERNAL = (
     "psnr",
@@ -61,6 +64,11 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
     texts: Sequence[int] = ()
+
+
+def number(value: float, digits: int = 0) -> str:
+    """A number for a cell; what rounds to zero has no sign."""
+    return card_tables.number(round(value, digits) + 0.0, digits)
 
 
 def name_of(predictor: str) -> str:
