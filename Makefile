@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 export MPLBACKEND := Agg
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup train test check lint types tests format clean
+.PHONY: help setup radiomics train study test check lint types tests format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
@@ -25,9 +25,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-input --requirement constraints.txt
 	@touch $@
 
+radiomics: $(INSTALLED)  ## add the Frechet radiomics distance; needs a C compiler
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input --no-build-isolation \
+		--constraint constraints.txt --requirement constraints-radiomics.txt
+
 train: $(INSTALLED)  ## train, validate and evaluate on the built-in synthetic phantom: minutes on a CPU
 	$(BIN)/python -m monai.bundle run training --config_file "['configs/train.json','configs/quickstart.yaml']"
 	$(BIN)/python -m monai.bundle run evaluating --config_file "['configs/train.json','configs/quickstart.yaml','configs/evaluate.json']"
+
+STUDY := runs/study
+study: $(INSTALLED)  ## cross-validate CycleGAN, Seg-CycleGAN and L1 on a small phantom, with a report: some 15 minutes
+	@test -f data/phantom-study/datalist.json || \
+		$(BIN)/python scripts/make_phantom.py --output data/phantom-study --patients 60 --size 64 --folds 3
+	$(BIN)/python scripts/cross_validate.py --config configs/train.json configs/quickstart.yaml \
+		--dataset_dir data/phantom-study --arms baseline seg35 seg100 l1 --backend ray --output $(STUDY)
+	$(BIN)/python scripts/report.py $(STUDY) -o $(STUDY)/report.html
 
 test: lint types tests  ## everything that must pass: lint, types, tests with coverage
 

@@ -128,7 +128,7 @@ class TrainingCheckpoint:
             self._resume(trainer)
             return
         if self.resume:
-            logger.warning(f"--resume true, but there is no {self.path} yet: training starts from the beginning")
+            logger.warning(f"--resume True, but there is no {self.path} yet: training starts from the beginning")
         elif ranks.is_main_rank() and self.path.is_file():
             previous = self.path.replace(self.path.with_name(self.path.name + ".previous"))
             logger.warning(f"a new training starts; the checkpoint of the last one is kept as {previous}")
@@ -143,7 +143,7 @@ class TrainingCheckpoint:
             for name, item in self.objects.items():
                 item.load_state_dict(state["objects"][name])
         except _UNREADABLE as error:
-            remedy = "resume with the config that started the run, or start anew with --resume false"
+            remedy = "resume with the config that started the run, or start anew with --resume False"
             raise ValueError(f"{self.path} does not fit this training ({error}); {remedy}") from error
         if len(state["ranks"]) == ranks.world_size():
             trainer.load_process_state(state["ranks"][ranks.rank()])

@@ -1,4 +1,4 @@
-"""Refuse overrides of a config that nothing reads, such as a misspelt ``--gama 35``."""
+"""Refuse overrides of a config that nothing reads, such as a misspelt ``--gama 35``, or that would be misread."""
 
 from __future__ import annotations
 
@@ -53,10 +53,17 @@ def unknown_ids(config: Mapping[str, Any], known: set[str]) -> list[str]:
     """Return the ids of ``config`` that are not ``known`` and to which no other entry refers.
 
     An id beginning with ``_`` is a comment. An id that some entry refers to as ``@id`` or ``%id`` has a reader, so an
-    overlay may introduce ids of its own. Arguments of a ``_target_`` are left to the component, which knows its own.
+    overlay may introduce ids of its own; so has all that is inside a mapping which is referred to as a whole. Arguments
+    of a ``_target_`` are left to the component, which knows its own.
     """
     text = repr(config)
-    return [i for i in _ids(config) if i not in known and not re.search(rf"[@%]{re.escape(i)}\b", text)]
+
+    def has_reader(name: str) -> bool:
+        parents = [name[: place.start()] for place in re.finditer("#", name)]
+        whole = any(re.search(rf"[@%]{re.escape(parent)}(?![\w#:])", text) for parent in parents)
+        return whole or re.search(rf"[@%]{re.escape(name)}\b", text) is not None
+
+    return [name for name in _ids(config) if name not in known and not has_reader(name)]
 
 
 def _ids(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -68,9 +75,10 @@ def _ids(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def refuse_unknown(config_dir: str | Path) -> None:
-    """End the program when the config that is being run has an id that its workflow does not know.
+    """End the program when the running config has an id that its workflow does not know, or a text for a bool.
 
-    MONAI accepts every ``--name value`` and ignores what no entry refers to. To be called from an expression of the
+    MONAI accepts every ``--name value`` and ignores what no entry refers to; of ``--resume false`` it makes the text
+    "false". To be called from an expression of the
     config, as the first step of a workflow.
 
     Raises:
@@ -84,7 +92,10 @@ def refuse_unknown(config_dir: str | Path) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean --{near[0]}?" if near else "see the file in configs/ for what can be set"
         print(f"unknown override --{name}: {hint}", file=sys.stderr)
-    if unknown:
+    texts = [name for name, value in running.items() if isinstance(value, str) and value.lower() in ("true", "false")]
+    for name in texts:  # a text counts as true whatever it says
+        print(f"--{name} is the text {running[name]!r}: write {running[name].capitalize()}", file=sys.stderr)
+    if unknown or texts:
         raise SystemExit(1)
 
 

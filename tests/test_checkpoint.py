@@ -68,7 +68,7 @@ def test_a_foreign_checkpoint_is_refused_by_name(
 ) -> None:
     path = tmp_path / "checkpoint.pt"
     save_atomically(content, path)
-    with pytest.raises(ValueError, match=r"checkpoint.pt does not fit this training .* --resume false"):
+    with pytest.raises(ValueError, match=r"checkpoint.pt does not fit this training .* --resume False"):
         TrainingCheckpoint(path, resume=True).restore(make_trainer())
 
 

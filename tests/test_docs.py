@@ -186,7 +186,7 @@ def test_the_commands_for_own_data_run_from_pairing_to_virtual_images(checkout: 
     assert "0 errors" in execute(the_one(train, "check_data.py"), checkout)
     execute(the_one(train, "configs/train.json --dataset_dir"), checkout, tiny)
     assert (checkout / "models" / "model.pt").is_file()
-    resume = execute(the_one("docs/how-to-resume.md", "--resume true"), checkout, f"{tiny} --max_epochs 2")
+    resume = execute(the_one("docs/how-to-resume.md", "--resume True"), checkout, f"{tiny} --max_epochs 2")
     assert "after epoch 1" in resume
     table = execute(the_one(train, "run evaluating"), checkout, TINY_NETWORK)
     assert all(name in table for name in ("model", "le_copy", "breast_constant", "mean_des"))

@@ -44,14 +44,13 @@ def contents(folder: str) -> dict[str, float]:
     return {str(path): path.stat().st_mtime_ns for path in Path(folder).rglob("*") if path.suffix != ".lock"}
 
 
-def test_a_job_trains_and_evaluates_and_logs(finished: Job) -> None:
+def test_a_job_trains_and_evaluates(finished: Job) -> None:
     folder = Path(finished.folder)
     rows = pd.read_csv(folder / "cases.csv")
     assert finished_sections(finished) == ("test",)
     assert json.loads((folder / "run.json").read_text())["status"] == "completed"
     assert len(rows) == 4 * 6
     assert (folder / rows["picture"].dropna().iloc[0]).is_file()
-    assert "breast_psnr" in (folder / "log.txt").read_text()
 
 
 def test_a_finished_job_is_not_repeated(finished: Job) -> None:
@@ -64,7 +63,7 @@ def test_another_section_is_evaluated_without_training_again(finished: Job) -> N
     weights = (Path(finished.folder) / "model.pt").stat().st_mtime_ns
     test_cases = (Path(finished.folder) / "cases.csv").read_bytes()
     assert run_job(replace(finished, sections=("test", "validation"))) is None
-    validation = pd.read_csv(Path(finished.folder) / "validation" / "cases.csv")
+    validation = pd.read_csv(Path(finished.folder) / "validation" / "cases.csv", dtype={"source": str})
     assert set(validation["source"]) == {f"{number:02d}" for number in range(6, 12)}
     assert (Path(finished.folder) / "model.pt").stat().st_mtime_ns == weights
     assert (Path(finished.folder) / "cases.csv").read_bytes() == test_cases
@@ -92,7 +91,6 @@ def test_a_job_that_fails_says_why_and_is_not_finished(tiny_dataset: Path, tmp_p
     assert problem is not None
     assert "multiple of 4" in problem
     assert finished_sections(job) == ()
-    assert "Traceback" in (Path(job.folder) / "log.txt").read_text()
 
 
 def in_this_process(jobs: list[Job]) -> Callable[..., object]:
@@ -169,7 +167,7 @@ def uses(process: Path, folder: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds the worker through /proc, which Linux has")
 def test_a_killed_worker_is_replaced_and_ray_gives_what_a_sequential_run_gives(
-    tiny_dataset: Path, tmp_path: Path, finished: Job
+    tiny_dataset: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     # Long enough to be killed in the middle; pictures of every validation take their time.
@@ -177,11 +175,13 @@ def test_a_killed_worker_is_replaced_and_ray_gives_what_a_sequential_run_gives(
     killed: list[int] = []
     watcher = threading.Thread(target=kill_training, args=([Path(job.folder) for job in jobs], killed))
     watcher.start()
-    outcomes = dict((job.name, problem) for job, problem in run_on_ray(jobs, None, cpus=1, gpus=0))
+    outcomes = {job.name: problem for job, problem in run_on_ray(jobs, None, cpus=1, gpus=0)}
     watcher.join()
     assert killed
     assert outcomes == dict.fromkeys([job.name for job in jobs])
-    assert "resumed from" in "".join((Path(job.folder) / "log.txt").read_text() for job in jobs)
+    logs = [(Path(job.folder) / "log.txt").read_text() for job in jobs]
+    assert all("breast_psnr" in log for log in logs)
+    assert any("resumed from" in log for log in logs)
     alone = study(tiny_dataset, tmp_path / "alone", 35, max_epochs=6, panel_interval=1).jobs()
     assert [problem for _, problem in run_one_by_one(alone)] == [None]
     assert equal_networks(Path(jobs[0].folder), Path(alone[0].folder))

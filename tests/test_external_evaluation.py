@@ -76,6 +76,11 @@ def test_all_cases_of_an_external_set_are_scored_beside_predictors_of_the_traini
         ("model", "le_copy", "breast_constant", "mean_des"), 18
     )
     assert dict(files(run)) == before
+    shift = json.loads((results / "domain_shift.json").read_text())
+    assert [shift[part]["cases"] for part in ("training", "external")] == [6, 18]
+    assert 0 < shift["image"]["wasserstein"] < 0.05
+    assert (results / "domain_shift.png").is_file()
+    assert not (run / "domain_shift.json").exists()
     said = capsys.readouterr().out
     lines = (results / "caveats.txt").read_text().splitlines()
     assert lines == [

@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_within_the_epoch(value: float) 
     saved: list[int] = []
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: saved.append(e.state.epoch))
     with pytest.raises(
-        NonFiniteLossError, match=r"Loss cycle_B is NaN or infinite .*iteration 4 .*Start anew \(--resume false\)"
+        NonFiniteLossError, match=r"Loss cycle_B is NaN or infinite .*iteration 4 .*Start anew \(--resume False\)"
     ):
         run(engine, 3)
     assert saved == []

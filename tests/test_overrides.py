@@ -26,6 +26,11 @@ def test_a_misspelt_id_inside_a_section_is_unknown_but_not_one_inside_a_componen
     assert unknown_ids(config, known={"train", "train#trainer"}) == ["train#hanlders"]
 
 
+def test_what_is_inside_a_mapping_that_is_read_as_a_whole_is_known() -> None:
+    config = {"references": {"L1": "runs/l1"}, "use": "@references", "train": {"typo": 1}, "other": "@train#dataset"}
+    assert unknown_ids(config, known={"references", "use", "train", "other"}) == ["train#typo"]
+
+
 def test_an_id_of_inference_is_unknown_to_training_and_the_other_way_round() -> None:
     assert "dataset" not in known_ids(CONFIGS, {"train": {}})
     assert "gamma" not in known_ids(CONFIGS, {"evaluator": {}})
@@ -35,6 +40,7 @@ def test_an_id_of_inference_is_unknown_to_training_and_the_other_way_round() -> 
     ("options", "message"),
     [
         ({"gama": 35}, "unknown override --gama: did you mean --gamma?"),
+        ({"amp": "false"}, "--amp is the text 'false': write False"),
         ({"dataset": "data/my"}, "unknown override --dataset: did you mean --dataset_dir?"),
         ({"validate#handler": 1}, "unknown override --validate#handler: did you mean --validate#handlers?"),
     ],

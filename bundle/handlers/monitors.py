@@ -111,8 +111,8 @@ class FailureMonitor:
             raise NonFiniteLossError(
                 f"Loss {', '.join(spoilt)} is NaN or infinite at or before iteration {engine.state.iteration} "
                 f"(epoch {engine.state.epoch}; looked at every {self.check_every} iterations). The networks cannot "
-                "recover from it. Start anew (--resume false) with a lower --learning_rate or --gamma, or with --amp "
-                "false; if it comes back, check the data (scripts/check_data.py)."
+                "recover from it. Start anew (--resume False) with a lower --learning_rate or --gamma, or with --amp "
+                "False; if it comes back, check the data (scripts/check_data.py)."
             )
 
     def _judge_losses(self, engine: Engine) -> None:
