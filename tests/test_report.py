@@ -206,6 +206,14 @@ def test_a_higher_error_speaks_for_the_other_arm(study: Path) -> None:
     assert texts(table)[0][3:6] == ["\N{EN DASH}"] * 3
 
 
+def test_a_small_difference_is_not_shown_as_zero(study: Path) -> None:
+    one = {"a": "baseline", "b": "seg35", "metric": "psnr", "difference": -0.00042, "low": -0.001, "high": -0.0001}
+    change(study / "summary.json", comparisons=[one])
+    ((table, _),) = comparison_tables(read_evidence(study))
+    assert table.rows[0][2].text == "\N{MINUS SIGN}0.00042"
+    assert table.rows[0][2].note == "\N{MINUS SIGN}0.00100 to \N{MINUS SIGN}0.00010"
+
+
 def test_figures_that_are_not_in_the_headline_are_compared_below_and_those_without_difference_left_out(
     study: Path,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scripts.evidence.report_load import Evidence, External
@@ -168,6 +168,7 @@ def comparison_tables(evidence: Evidence) -> list[tuple[Table, Table | None]]:
 
 def _comparison_row(one: Mapping[str, Any], a: str, b: str) -> list[Cell]:
     metric = metric_of(str(one.get("metric", "")))
+    metric = replace(metric, digits=_digits(metric, _finite(one.get("difference"))))
     difference, low, high = (_finite(one.get(key)) for key in ("difference", "low", "high"))
     excludes = low is not None and high is not None and (low > 0 or high < 0)
     verdict = _verdict(metric, difference, a, b) if excludes else "no"
@@ -183,6 +184,13 @@ def _comparison_row(one: Mapping[str, Any], a: str, b: str) -> list[Cell]:
         Cell(_count(one.get("cases"))),
         Cell(verdict),
     ]
+
+
+def _digits(metric: Metric, difference: float | None) -> int:
+    """Digits for a difference: those of the metric, or more so that a small one is not shown as zero."""
+    if not difference:
+        return metric.digits
+    return max(metric.digits, min(6, 1 - math.floor(math.log10(abs(difference)))))
 
 
 def _signed(value: float, digits: int) -> str:
