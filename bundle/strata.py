@@ -9,7 +9,9 @@ from typing import Any
 __all__ = ["STRATA", "case_strata", "size_class"]
 
 STRATA = {"view": "view", "density": "density", "label": "label", "lesion_kind": "lesion"}
-"""Stratum -> the key that gives it, in the case itself or in its ``info``."""
+"""Stratum -> the key that gives it, in the ``info`` of a case or in the case itself."""
+_FILES = ("image", "label", "mask", "label_mask")
+"""Of a case these are paths; its diagnostic label is in ``info``."""
 SIZE_MM = (10.0, 20.0)
 """Bounds of the size classes: the diameters that part T1b from T1c and T1 from T2 tumours (TNM)."""
 
@@ -19,11 +21,12 @@ def case_strata(cases: Iterable[Mapping[str, Any]], strata: Mapping[str, str] = 
 
     Args:
         cases: entries of a datalist with absolute paths.
-        strata: stratum -> key of the case or of its ``info``.
+        strata: stratum -> key of the case's ``info``, or of the case itself.
     """
 
     def text(case: Mapping[str, Any], key: str) -> str:
-        value = case.get(key, (case.get("info") or {}).get(key))
+        own = {name: value for name, value in case.items() if name not in _FILES}
+        value = (own | (case.get("info") or {})).get(key)
         return "" if value is None else str(value)
 
     return {str(case["image"]): {name: text(case, key) for name, key in strata.items()} for case in cases}

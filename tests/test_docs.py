@@ -86,14 +86,15 @@ def options_in_the_text(page: str) -> set[str]:
 
 
 def options_known(page: str) -> set[str]:
-    """Top-level names of the config that a page is about, and for that of `prepare_data.py` its options."""
+    """Top-level names of the config that a page is about, and the options of the scripts that it shows."""
     parser = ConfigParser()
     files = ["inference.json"] if "inference" in page else ["train.json", "evaluate.json"]
     parser.read_config([ROOT / "configs" / name for name in files])
     known = set(parser.get()) | MONAI_OPTIONS | TORCHRUN_OPTIONS
-    if "prepare" not in page:
-        return known
-    texts = [help_text("scripts/prepare_data.py", source) for source in SOURCES]
+    shown = {words(command)[1] for command in commands(page) if "scripts/" in command}
+    texts = [help_text(script) for script in sorted(shown)]
+    if "prepare" in page:
+        texts += [help_text("scripts/prepare_data.py", source) for source in SOURCES]
     return known | {name for text in texts for name in re.findall(r"--([a-z][a-z-]*)", text)}
 
 
@@ -227,6 +228,19 @@ def test_the_commands_of_both_stages_run_one_after_the_other(checkout: Path) -> 
             table = execute(command, checkout)
     assert (checkout / "runs" / "finetune" / "checkpoint.pt").is_file()
     assert ["metric", "runs/scratch", "runs/finetune"] in [line.split() for line in table.splitlines()]
+
+
+@pytest.mark.slow
+def test_the_commands_for_evidence_lead_from_cross_validation_to_the_report(checkout: Path) -> None:
+    page = "docs/how-to-evidence.md"
+    execute(PAIRS, checkout)
+    values = "--set image_size=32 network_def#width=4 network_def#blocks=1 discriminator_a_def#width=4 max_epochs=1"
+    tiny = f"{values} --folds 1 --resamples 100 --quiet"
+    table = execute(the_one(page, "cross_validate.py", "l1"), checkout, f"--arms l1 {tiny}")
+    assert ["metric", "l1", "le_copy", "breast_constant", "mean_des"] in [line.split() for line in table.splitlines()]
+    assert "chosen gamma  0" in execute(the_one(page, "sweep_gamma.py"), checkout, f"--values 0 {tiny}")
+    execute(the_one(page, "report.py"), checkout)
+    assert "lesion" in (checkout / "runs" / "cv" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
