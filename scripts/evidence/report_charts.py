@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from io import BytesIO
 from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator
 
+from scripts.charts import Chart, plain_text, styled, svg_chart
 from scripts.evidence.report_load import Evidence, sorted_texts
 from scripts.evidence.report_metrics import Metric, metric_of
 from scripts.evidence.report_tables import level_name, levels_of, name_of
-from scripts.prepare.card_figures import Chart
 
 __all__ = ["FOLD_METRICS", "STRATUM_METRICS", "fold_chart", "gamma_chart", "stratum_chart", "training_chart"]
 
@@ -56,33 +52,15 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 """Of Okabe and Ito: told apart with every kind of colour vision. Each arm has a sign of its own, too."""
 _SIGNS = ("o", "s", "^", "D", "v", "P", "X")
 _GREYS = ("#8a929b", "#6a727b", "#4a525b")
-_STYLE: dict[str, Any] = {
-    "svg.hashsalt": "report",
-    "font.family": "DejaVu Sans",
+_STYLE = {
     "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#57606a",
     "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "axes.grid": True,
     "axes.grid.axis": "y",
     "grid.color": "#e4e8ec",
-    "legend.frameon": False,
 }
 _WIDTH, _PANEL = 11.5, 2.4
 MOST_PANELS, MOST_LEVELS = 6, 12
-
-
-def _style() -> AbstractContextManager[None]:
-    return context(["default", _STYLE])
-
-
-def _chart(figure: Figure, text: str) -> Chart:
-    file = BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return Chart("data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode(), text)
 
 
 def _looks(evidence: Evidence) -> dict[str, dict[str, Any]]:
@@ -110,7 +88,7 @@ def _panels(count: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
 
 def _legend(figure: Figure, looks: Mapping[str, Mapping[str, Any]], line: Literal["", "-"] = "") -> None:
     """One legend for all panels, above them."""
-    handles = [Line2D([], [], linestyle=line, label=_plain(name_of(name)), **look) for name, look in looks.items()]
+    handles = [Line2D([], [], linestyle=line, label=plain_text(name_of(name)), **look) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)), borderaxespad=0)
 
 
@@ -130,7 +108,7 @@ def fold_chart(evidence: Evidence) -> Chart | None:
         return None
     places = {fold: place for place, fold in enumerate(sorted_texts(folds["fold"]))}
     looks = {name: look for name, look in _looks(evidence).items() if name in set(folds["arm"])}
-    with _style():
+    with styled(_STYLE):
         figure, panels = _panels(len(shown))
         for axes, metric in zip(panels, shown, strict=True):
             for shift, (name, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
@@ -142,7 +120,7 @@ def fold_chart(evidence: Evidence) -> Chart | None:
             axes.set_xlim(-0.5, len(places) - 0.5)
         _legend(figure, looks)
         names = ", ".join(metric.title for metric in shown)
-        return _chart(
+        return svg_chart(
             figure, f"Means of each fold for {len(looks)} predictors: {names}. The numbers are in the table below."
         )
 
@@ -167,7 +145,7 @@ def stratum_chart(evidence: Evidence, stratum: str) -> Chart | None:
     ]
     if not 2 <= len(levels) <= MOST_LEVELS or not shown:
         return None
-    with _style():
+    with styled(_STYLE):
         figure, panels = _panels(len(shown), columns=2 if len(levels) > 3 else 4)
         for axes, metric in zip(panels, shown, strict=True):
             for shift, (name, look) in zip(_shifts(len(looks)), looks.items(), strict=True):
@@ -178,12 +156,12 @@ def stratum_chart(evidence: Evidence, stratum: str) -> Chart | None:
             axes.set_xlim(-0.5, len(levels) - 0.5)
         _legend(figure, looks)
         words = f"Means and intervals by {stratum.replace('_', ' ')} ({', '.join(map(level_name, levels))})"
-        return _chart(figure, f"{words}: {', '.join(m.title for m in shown)}. The numbers are in the table below.")
+        return svg_chart(figure, f"{words}: {', '.join(m.title for m in shown)}. The numbers are in the table below.")
 
 
 def _level_label(level: str, strata: Any) -> str:
     counts = [found[level].get("patients") for found in strata if level in found]
-    return f"{_plain(level_name(level))}\nn = {counts[0] or 0}"
+    return f"{plain_text(level_name(level))}\nn = {counts[0] or 0}"
 
 
 def _figure(level: Mapping[str, Any], metric: str) -> Mapping[str, float] | None:
@@ -217,7 +195,7 @@ def gamma_chart(gamma: Mapping[str, Any]) -> Chart | None:
         return None
     looks = {"test": {"color": _COLOURS[0], "marker": "o"}, "validation": {"color": _COLOURS[1], "marker": "s"}}
     chosen = gamma.get("chosen")
-    with _style():
+    with styled(_STYLE):
         figure, panels = _panels(len(shown))
         for axes, name in zip(panels, shown, strict=True):
             for (part, look), shift in zip(looks.items(), (-0.05, 0.05), strict=True):
@@ -234,7 +212,7 @@ def gamma_chart(gamma: Mapping[str, Any]) -> Chart | None:
             axes.set_xlabel("gamma")
         _legend(figure, {name: look for name, look in looks.items() if parts[name]}, "-")
         titles = ", ".join(metric_of(name).title for name in shown)
-        return _chart(figure, f"Means and intervals over gamma, dotted line at the chosen {chosen}: {titles}.")
+        return svg_chart(figure, f"Means and intervals over gamma, dotted line at the chosen {chosen}: {titles}.")
 
 
 def training_chart(evidence: Evidence) -> Chart | None:
@@ -244,7 +222,7 @@ def training_chart(evidence: Evidence) -> Chart | None:
     if not columns:
         return None
     looks = {name: {"color": look["color"]} for name, look in _looks(evidence).items() if name in evidence.arms}
-    with _style():
+    with styled(_STYLE):
         figure, panels = _panels(len(columns))
         for axes, column in zip(panels, columns, strict=True):
             for job in jobs:
@@ -255,7 +233,7 @@ def training_chart(evidence: Evidence) -> Chart | None:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         _legend(figure, looks, "-")
         titles = ", ".join(_TRAINING[column] for column in columns)
-        return _chart(figure, f"Curves of {len(jobs)} trained runs by epoch: {titles}.")
+        return svg_chart(figure, f"Curves of {len(jobs)} trained runs by epoch: {titles}.")
 
 
 def _drawn(history: pd.DataFrame | None, column: str) -> bool:
@@ -271,8 +249,3 @@ def _line(axes: Axes, history: pd.DataFrame | None, column: str, best: Any, colo
     )
     at_best = known[known["epoch"] == best] if column.startswith("val_") else known.head(0)
     axes.plot(at_best["epoch"], at_best[column], color=colour, marker="o", markersize=6, markerfacecolor="none")
-
-
-def _plain(text: str) -> str:
-    """A text that matplotlib shows as it is: no formula between dollars, not hidden for a leading underscore."""
-    return text.replace("$", r"\$").lstrip("_ ")

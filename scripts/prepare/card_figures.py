@@ -2,64 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.style import context
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-__all__ = ["Chart", "intensity_chart", "mask_chart", "overlap_chart"]
+from scripts.charts import Chart, plain_text, styled, svg_chart
+
+__all__ = ["intensity_chart", "mask_chart", "overlap_chart"]
 
 LE, DES = "#d55e00", "#0072b2"
 """Vermilion and blue: told apart with every kind of colour vision."""
 _VENDORS = (("#000000", "-"), ("#d55e00", "--"), ("#0072b2", "-."), ("#009e73", ":"), ("#cc79a7", (0, (5, 1, 1, 1))))
 """Colour and line of each vendor; of more vendors, the rarest share the last one."""
-_STYLE: dict[str, Any] = {
-    "svg.hashsalt": "data card",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#57606a",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-}
+_STYLE = {"font.size": 10, "axes.titlesize": 11}
 _MARGINS = {"left": 0.055, "right": 0.975, "bottom": 0.18, "top": 0.88}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure on the page: a data URI, and what it shows in words."""
-
-    uri: str
-    text: str
-
-
-def _style() -> AbstractContextManager[None]:
-    """Draw as here alone, whatever a matplotlibrc says."""
-    return context(["default", _STYLE])
 
 
 def _wide_figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(11.5, 3))
     return figure, figure.subplots(gridspec_kw=_MARGINS)
-
-
-def _chart(figure: Figure, text: str) -> Chart:
-    file = BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return Chart("data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode(), text)
 
 
 def _histogram(axes: Axes, values: Any, edges: Sequence[float], colour: str, line: str, title: str) -> None:
@@ -81,7 +48,7 @@ def overlap_chart(cases: pd.DataFrame) -> Chart | None:
         return None
     low = min(0.9, np.floor(20 * pd.concat([before, after]).min()) / 20)
     edges = np.linspace(low, 1.0, 41).tolist()
-    with _style():
+    with styled(_STYLE):
         figure, axes = _wide_figure()
         _histogram(axes, before, edges, LE, "--", "before")
         _histogram(axes, after, edges, DES, "-", "after")
@@ -90,7 +57,7 @@ def overlap_chart(cases: pd.DataFrame) -> Chart | None:
         middles = [
             f"{title} (median {values.median():.3f})" for title, values in (("before", before), ("after", after))
         ]
-        return _chart(figure, f"Histogram of the overlap {' and '.join(middles)} registration.")
+        return svg_chart(figure, f"Histogram of the overlap {' and '.join(middles)} registration.")
 
 
 def mask_chart(cases: pd.DataFrame) -> Chart | None:
@@ -107,7 +74,7 @@ def mask_chart(cases: pd.DataFrame) -> Chart | None:
     low, high = float(every.min()), float(every.max())
     edges = np.geomspace(low * 0.99, max(high, low * 1.5) * 1.01, 31).tolist()
     what = "area of the lesions of a pair in mm\N{SUPERSCRIPT TWO}" if in_mm else "lesions of a pair in % of the breast"
-    with _style():
+    with styled(_STYLE):
         figure, axes = _wide_figure()
         _histogram(axes, drawn["mask"], edges, LE, "--", "drawn on LE")
         _histogram(axes, drawn["label_mask"], edges, DES, "-", "drawn on DES")
@@ -116,14 +83,14 @@ def mask_chart(cases: pd.DataFrame) -> Chart | None:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         _finish_counts(axes)
-        return _chart(figure, f"Histogram of the {what}, from {low:.3g} to {high:.3g}.")
+        return svg_chart(figure, f"Histogram of the {what}, from {low:.3g} to {high:.3g}.")
 
 
 def intensity_chart(cases: pd.DataFrame) -> Chart | None:
     """Intensities of LE and DES inside the breast: mean over the cases, and the band of the middle 80 %."""
     if not any(len(_shares(cases[f"{key}_histogram"])) for key in ("image", "label")):
         return None
-    with _style():
+    with styled(_STYLE):
         figure = Figure(figsize=(11.5, 3.4))
         left, right = figure.subplots(1, 2, gridspec_kw=_MARGINS | {"bottom": 0.16, "wspace": 0.14})
         for axes, key, title, colour in ((left, "image", "LE", LE), (right, "label", "DES", DES)):
@@ -136,7 +103,7 @@ def intensity_chart(cases: pd.DataFrame) -> Chart | None:
             if len(parts) > 1:
                 axes.legend(fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
         words = "mean over the cases and band from the 10th to the 90th percentile"
-        return _chart(figure, f"Histograms of the grey values inside the breast in LE and in DES: {words}.")
+        return svg_chart(figure, f"Histograms of the grey values inside the breast in LE and in DES: {words}.")
 
 
 def _band(axes: Axes, shares: NDArray[np.float64], name: str, colour: str, line: Any) -> None:
@@ -159,11 +126,6 @@ def _vendors(cases: pd.DataFrame) -> dict[str, pd.DataFrame]:
     counts = cases["vendor"].value_counts()
     names = sorted(counts.index, key=lambda vendor: (-counts[vendor], vendor))
     named = names if len(names) <= len(_VENDORS) else names[: len(_VENDORS) - 1]
-    parts = {_plain(f"{vendor} ({counts[vendor]})"): cases[cases["vendor"] == vendor] for vendor in named}
+    parts = {plain_text(f"{vendor} ({counts[vendor]})"): cases[cases["vendor"] == vendor] for vendor in named}
     rest = cases[~cases["vendor"].isin(named)]
     return parts | ({f"others ({len(rest)})": rest} if len(rest) else {})
-
-
-def _plain(text: str) -> str:
-    """A text that matplotlib shows as it is: no formula between dollars, not hidden for a leading underscore."""
-    return text.replace("$", r"\$").lstrip("_ ")
