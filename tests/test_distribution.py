@@ -211,7 +211,7 @@ def test_the_radiomics_library_is_given_8_bit_images_and_masks_and_prints_nothin
 
 def test_without_the_radiomics_library_the_error_names_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "radiomics", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install .*frd-score.* --no-build-isolation pyradiomics"):
+    with pytest.raises(ModuleNotFoundError, match=r"make radiomics.*pip install --no-build-isolation"):
         frechet_radiomics_distance(blobs(1, 4), blobs(2, 4))
 
 
@@ -234,3 +234,55 @@ def test_the_radiomics_distance_is_that_of_the_library_on_files_and_grows_with_t
     found = frechet_radiomics_distance(a, b)
     assert found == pytest.approx(expected)
     assert frechet_radiomics_distance(a, far) > found
+
+
+def tenths(seed: int) -> Tensor:
+    """Images whose levels 8 bits hold exactly, with a breast in each."""
+    levels = torch.randint(20, 255, (6, 1, 24, 24), generator=torch.Generator().manual_seed(seed))
+    return levels / 255.0
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("fid", metrics.frechet_inception_distance), ("kid", metrics.kernel_inception_distance)],
+)
+def test_a_distance_as_a_metric_is_that_of_all_cases(name: str, function: Any, tmp_path: Path) -> None:
+    weights, (pred, label) = saved(Features(), tmp_path), (tenths(1), tenths(2))
+    figure = metrics.SetDistance(name, weights)
+    for part in (slice(0, 2), slice(2, 6)):
+        figure.update((pred[part], label[part], label[part]))
+    assert figure.compute() == pytest.approx(function(label, pred, weights), rel=1e-4)
+
+
+def test_the_perceptual_distance_as_a_metric_is_the_mean_over_pairs(tmp_path: Path) -> None:
+    weights, (pred, label) = saved(Distance(), tmp_path), (tenths(1), tenths(2))
+    figure = metrics.SetDistance("lpips", weights)
+    figure.update((pred, label, label))
+    expected = metrics.perceptual_distance(pred, label, weights).mean()
+    assert figure.compute() == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_radiomics_distance_as_a_metric_compares_virtual_with_real_breasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def record(*arguments: Any) -> float:
+        given.extend(arguments)
+        return 3.0
+
+    monkeypatch.setattr("bundle.metrics.ignite_metrics.frechet_radiomics_distance", record)
+    figure, (pred, label) = metrics.SetDistance("frd"), (tenths(1), tenths(2))
+    image = label.clone()
+    image[..., 12:] = 0
+    figure.update((pred, label, image))
+    assert figure.compute() == 3.0
+    real, virtual, real_masks, virtual_masks = given
+    np.testing.assert_allclose(np.stack(real), label[:, 0], atol=1e-6)
+    np.testing.assert_allclose(np.stack(virtual), pred[:, 0], atol=1e-6)
+    assert all((mask == (image[0, 0] > 0).numpy()).all() for mask in (*real_masks, *virtual_masks))
+
+
+def test_a_distance_without_the_network_it_needs_says_what_to_give() -> None:
+    figure = metrics.SetDistance("fid")
+    figure.update((tenths(1), tenths(2), tenths(2)))
+    with pytest.raises(ValueError, match="no weights were given"):
+        figure.compute()

@@ -17,7 +17,7 @@ from bundle.metrics.distribution import (
     perceptual_distance,
     radiomics_remedy,
 )
-from bundle.metrics.ignite_metrics import CaseFigure, SetFigure
+from bundle.metrics.ignite_metrics import CaseFigure, SetDistance, SetFigure
 from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim, ssim_map, vif, vif_maps, vif_ratio
 from bundle.metrics.lesion import (
     BREAST_THRESHOLD,
@@ -38,6 +38,7 @@ __all__ = [
     "RING_MM",
     "SET_FIGURES",
     "CaseFigure",
+    "SetDistance",
     "SetFigure",
     "breast_region",
     "case_metrics",

@@ -180,9 +180,8 @@ def radiomics_remedy() -> str | None:
             importlib.import_module(package)
     except ImportError as missing:
         return (
-            f"The Frechet radiomics distance needs frd-score and pyradiomics ({missing}). Install them with: "
-            "pip install frd-score==1.0.1 && pip install --no-build-isolation pyradiomics==3.0.1 "
-            "(the second is compiled: it needs a C compiler)"
+            f"The Frechet radiomics distance needs frd-score and pyradiomics ({missing}). Install them with `make "
+            "radiomics`, or: pip install --no-build-isolation -r constraints-radiomics.txt (needs a C compiler)"
         )
     return None
 

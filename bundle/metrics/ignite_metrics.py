@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,16 @@ from ignite.metrics import Metric
 from torch import Tensor
 
 from bundle.metrics.case import CASE_FIGURES, case_metrics
+from bundle.metrics.distribution import (
+    frechet_inception_distance,
+    frechet_radiomics_distance,
+    kernel_inception_distance,
+    perceptual_distance,
+)
+from bundle.metrics.lesion import breast_region
 from bundle.metrics.summary import SET_FIGURES, diversity, summarise
 
-__all__ = ["CaseFigure", "SetFigure"]
+__all__ = ["CaseFigure", "SetDistance", "SetFigure"]
 
 Case = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """pred, label, image and mask of one case, each ``(1, 1, W, H)``."""
@@ -133,6 +141,50 @@ class SetFigure(_OverCases):
             preds, labels = zip(*values, strict=True)
             return diversity(torch.stack(preds), torch.stack(labels))
         return summarise(pd.DataFrame(values))[self.name]
+
+
+class SetDistance(_OverCases):
+    """Distance between the virtual and the real DES of all cases, see `bundle.metrics.distribution`; low is good.
+
+    ``frd`` compares the breasts and needs the packages of `make radiomics`; ``fid``, ``kid`` and ``lpips`` (the mean
+    over pairs) need ``weights``. Images are kept with 8 bits until the end of the epoch. NaN for fewer than 2 cases.
+
+    Args:
+        name: of the distance.
+        weights: TorchScript file, see the functions of `bundle.metrics.distribution`.
+        output_transform: as in `CaseFigure`.
+
+    Raises:
+        ValueError: there is no distance of this name, or, when it is computed, no such file.
+        ModuleNotFoundError: when it is computed, if the packages for ``frd`` are missing.
+    """
+
+    names = ("frd", "fid", "kid", "lpips")
+
+    def __init__(
+        self, name: str, weights: str | Path | None = None, output_transform: Callable[[Any], Any] | None = None
+    ) -> None:
+        super().__init__(name, output_transform)
+        self.weights = weights
+
+    def _value(self, case: Case) -> Any:
+        pred, label, image, _ = case
+        levels = [(x.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu() for x in (pred, label)]
+        return *levels, breast_region(image).cpu()
+
+    def _joined(self, values: list[Any]) -> float:
+        if len(values) < 2:
+            return float("nan")
+        preds, labels, breasts = (torch.cat(column) for column in zip(*values, strict=True))
+        preds, labels = preds / 255.0, labels / 255.0
+        if self.name == "lpips":
+            return float(perceptual_distance(preds, labels, self.weights).mean())
+        if self.name == "frd":
+            masks = list(breasts[:, 0].numpy())
+            real, virtual = (list(x[:, 0].double().numpy()) for x in (labels, preds))
+            return frechet_radiomics_distance(real, virtual, masks, masks)
+        distance = frechet_inception_distance if self.name == "fid" else kernel_inception_distance
+        return distance(labels, preds, self.weights)
 
 
 def _cases(output: Any) -> list[Case]:
