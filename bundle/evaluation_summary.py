@@ -81,6 +81,11 @@ def _cell(figure: Mapping[str, float | None] | None) -> str:
     if mean is None or not math.isfinite(mean):
         return "-"
     digits = 2 if abs(mean) >= 10 else 3
-    text = f"{mean:.{digits}f}"
-    known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
-    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if known else text
+    text = _fixed(mean, digits)
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return text
+    return f"{text} [{_fixed(low, digits)}, {_fixed(high, digits)}]"
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # no minus before zero
