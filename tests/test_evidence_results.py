@@ -157,6 +157,7 @@ def test_arms_are_named_after_gamma_or_an_overlay(tmp_path: Path) -> None:
         (["--only-folds", "1", "7"], "folds 1, 7"),
         (["--set", "gama=35"], "--set gama"),
         (["--set", "gamma"], "expected NAME=VALUE"),
+        (["--set", "fold=1"], "each job has its own"),
         (["--config", "nowhere.json"], "no config nowhere.json"),
         (["--arms", "seg35,seg35"], "an arm is given twice"),
         (["--cpus-per-job", "0"], "--cpus-per-job must be at least 1"),

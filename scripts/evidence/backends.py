@@ -30,12 +30,18 @@ def run_one_by_one(jobs: Sequence[Job]) -> Iterator[Outcome]:
 def _in_own_process(job: Job) -> str | None:
     context = multiprocessing.get_context("spawn")
     for _ in range(ATTEMPTS):
-        with ProcessPoolExecutor(1, context, end_with_parent) as pool, _environment(job):
+        with ProcessPoolExecutor(1, context, _start, (_variables(job),)) as pool:
             try:
                 return pool.submit(run_job, job).result()
             except BrokenProcessPool:
                 continue
     return f"its process died {ATTEMPTS} times (was it killed, or did the memory not suffice?)"
+
+
+def _start(variables: dict[str, str]) -> None:
+    """What a process needs before it imports torch."""
+    os.environ.update(variables)
+    end_with_parent()
 
 
 def run_on_ray(jobs: Sequence[Job], address: str | None, cpus: float, gpus: float) -> Iterator[Outcome]:
@@ -55,7 +61,6 @@ def run_on_ray(jobs: Sequence[Job], address: str | None, cpus: float, gpus: floa
     """
     ray = _ray()
     environment = {**_variables(jobs[0]), "PYTHONPATH": str(ROOT)}
-    # Ray would pack the working folder, data and all, and its own threads would slow a small machine down.
     ray.init(
         address=address,
         runtime_env={"env_vars": environment},
@@ -107,21 +112,3 @@ def _ray() -> Any:
 
 def _variables(job: Job) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(job.threads), "MPLBACKEND": "Agg", "MLFLOW_DISABLE_TELEMETRY": "true"}
-
-
-class _environment:  # noqa: N801 (reads as a verb)
-    """Variables that a process must find when it starts, put back afterwards."""
-
-    def __init__(self, job: Job) -> None:
-        self.new = _variables(job)
-
-    def __enter__(self) -> None:
-        self.old = {name: os.environ.get(name) for name in self.new}
-        os.environ.update(self.new)
-
-    def __exit__(self, *_: object) -> None:
-        for name, value in self.old.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -26,6 +26,8 @@ from scripts.evidence.study import Study, described, write_study
 __all__ = ["add_options", "exit_status", "run_study", "study_of"]
 
 CONFIGS = ROOT / "configs"
+_OF_THE_STUDY = ("dataset_dir", "output_dir", "model_path", "fold", "seed", "resume", "section")
+"""Values that each job has of its own."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +110,8 @@ def _override(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not sign or not name:
         raise ValueError(f"--set {text}: expected NAME=VALUE, such as --set max_epochs=50 image_size=128")
+    if name in _OF_THE_STUDY:
+        raise ValueError(f"--set {name}: each job has its own; see the options of this command")
     if value.lower() in ("true", "false", "null", "none"):
         return name, {"true": True, "false": False}.get(value.lower())
     try:
