@@ -51,7 +51,7 @@ class EvaluationSummary:
             Under torch.distributed give the whole section (a data set), not the share of one rank.
         references: further predictors by name, see `bundle.references.reference_predictors`.
         cases: the datalist entries of the cases, with absolute paths; they tell the strata.
-        strata: stratum -> key of the entry's ``info``, or of the entry itself; the size of the lesion is always one more.
+        strata: stratum -> key of the entry's ``info``, or of the entry itself; the size of the lesion is one more.
         resamples: bootstrap samples for the intervals.
         panel_metric: metric, higher = better, that orders the cases of the panels; cases without it are left out.
         panel_cases: number of cases in each panel; 0 = no panels.
