@@ -34,7 +34,7 @@ train: $(INSTALLED)  ## train, validate and evaluate on the built-in synthetic p
 	$(BIN)/python -m monai.bundle run evaluating --config_file "['configs/train.json','configs/quickstart.yaml','configs/evaluate.json']"
 
 STUDY := runs/study
-study: $(INSTALLED)  ## cross-validate CycleGAN, Seg-CycleGAN and L1 on a small phantom, with a report: some 15 minutes
+study: $(INSTALLED)  ## cross-validate CycleGAN, Seg-CycleGAN and L1 on a small phantom, with a report: some 20 minutes
 	@test -f data/phantom-study/datalist.json || \
 		$(BIN)/python scripts/make_phantom.py --output data/phantom-study --patients 60 --size 64 --folds 3
 	$(BIN)/python scripts/cross_validate.py --config configs/train.json configs/quickstart.yaml \
