@@ -89,7 +89,7 @@ def test_torchrun_trains_equal_networks_and_resumes_exactly(tiny_dataset: Path, 
     options: dict[str, Any] = {"pool_size": 3, "batch_size": 2}
     torchrun(tiny_dataset, tmp_path / "whole", max_epochs=2, **options)
     torchrun(tiny_dataset, tmp_path / "parts", max_epochs=1, **options)
-    torchrun(tiny_dataset, tmp_path / "parts", max_epochs=2, resume="true", **options)
+    torchrun(tiny_dataset, tmp_path / "parts", max_epochs=2, resume=True, **options)
     assert equal_networks(tmp_path / "whole", tmp_path / "parts")
     state = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)
     first, second = (rank["fingerprint"] for rank in state["ranks"])

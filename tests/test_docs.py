@@ -236,9 +236,11 @@ def test_the_commands_for_evidence_lead_from_cross_validation_to_the_report(chec
     execute(PAIRS, checkout)
     values = "--set image_size=32 network_def#width=4 network_def#blocks=1 discriminator_a_def#width=4 max_epochs=1"
     tiny = f"{values} --folds 1 --resamples 100 --quiet"
-    table = execute(the_one(page, "cross_validate.py", "l1"), checkout, f"--arms l1 {tiny}")
-    assert ["metric", "l1", "le_copy", "breast_constant", "mean_des"] in [line.split() for line in table.splitlines()]
-    assert "chosen gamma  0" in execute(the_one(page, "sweep_gamma.py"), checkout, f"--values 0 {tiny}")
+    table = execute(the_one(page, "cross_validate.py", "l1"), checkout, f"--arms seg0 {tiny}")
+    assert ["metric", "seg0", "le_copy", "breast_constant", "mean_des"] in [line.split() for line in table.splitlines()]
+    assert "chosen gamma  0" in execute(
+        the_one(page, "sweep_gamma.py"), checkout, f"--values 0 {tiny} --output runs/cv"
+    )
     execute(the_one(page, "report.py"), checkout)
     assert "lesion" in (checkout / "runs" / "cv" / "report.html").read_text(encoding="utf-8")
 
