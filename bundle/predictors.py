@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bundle.metrics import BREAST_THRESHOLD, breast_region
 
-__all__ = ["Predictor", "fit_predictors", "image_pairs", "is_mirrored"]
+__all__ = ["PREDICTOR_NAMES", "Predictor", "fit_predictors", "image_pairs", "is_mirrored"]
 
 Batch: TypeAlias = Mapping[str, Any]
 Predictor: TypeAlias = Callable[[Batch], Tensor]

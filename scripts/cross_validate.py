@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def validate() -> int:
         names = [name for text in options.arms for name in text.split(",") if name]
         arms = [arm_named(name, CONFIGS) for name in names]
-        return run_study(study_of(options, arms, "Cross-validation", ["test"]), options)[0]
+        return run_study(study_of(options, arms, "Cross-validation", ["test"]), options)
 
     return exit_status("cross_validate", validate)
 

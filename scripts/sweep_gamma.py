@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def sweep() -> int:
         gammas = sorted(set(options.values))
         study = study_of(options, [gamma_arm(gamma) for gamma in gammas], "Gamma sweep", ["test", "validation"])
-        status, _ = run_study(study, options)
+        status = run_study(study, options)
         if status == 0:
             chosen = report_gamma(study, gammas, Resampling(options.resamples))
             print(f"\n{RULE}\nchosen gamma  {chosen:g}\ncurve         {study.folder / 'gamma.png'}", flush=True)

@@ -61,6 +61,8 @@ def run_on_ray(jobs: Sequence[Job], address: str | None, cpus: float, gpus: floa
     """
     ray = _ray()
     environment = {**_variables(jobs[0]), "PYTHONPATH": str(ROOT)}
+    if not gpus:  # else all jobs of a machine would share its first GPU
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     ray.init(
         address=address,
         runtime_env={"env_vars": environment},
@@ -100,7 +102,7 @@ def _require(resources: dict[str, float], cpus: float, gpus: float) -> None:
 
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no library reports its use to anybody
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # we hide the GPUs ourselves
     try:
         import ray
     except ImportError as error:

@@ -46,7 +46,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=["sequential", "ray"], default="sequential", help="where the jobs run")
     parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster; auto: the one this machine belongs to")
     parser.add_argument("--cpus-per-job", type=int, default=1, metavar="N", help="processors, and threads, of a job")
-    parser.add_argument("--gpus-per-job", type=float, default=0, metavar="N", help="GPUs of a job on Ray, or a share")
+    parser.add_argument(
+        "--gpus-per-job", type=float, default=0, metavar="N", help="GPUs of a job on Ray; 0: none"
+    )
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap samples of patients")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -132,11 +134,11 @@ def _refuse_unknown(study: Study) -> None:
         raise ValueError(f"--set {unknown[0]}: no such value in the config; see configs/train.json for what can be set")
 
 
-def run_study(study: Study, options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
+def run_study(study: Study, options: argparse.Namespace) -> int:
     """Run what is not finished, then put the results together and print them.
 
     Returns:
-        the exit code, 0, or 1 if a job failed, and the content of ``summary.json``, empty after a failure.
+        The exit code: 0, or 1 if a job failed.
 
     Raises:
         ValueError: the study cannot be run as asked.
@@ -147,11 +149,10 @@ def run_study(study: Study, options: argparse.Namespace) -> tuple[int, dict[str,
             write_study(study)
             failed = _run_jobs(study, options)
             if failed:
-                return 1, {}
+                return 1
             cases = read_cases(study.jobs())
-            content = collect(study, cases, Resampling(options.resamples))
-            print_study(study, content)
-            return 0, content
+            print_study(study, collect(study, cases, Resampling(options.resamples)))
+            return 0
     except Timeout as error:
         raise ValueError(f"another command works on {study.folder}; wait for it or give another --output") from error
 

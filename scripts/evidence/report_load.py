@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from bundle.predictors import PREDICTOR_NAMES
 from scripts.evidence.report_metrics import METRICS
 
 __all__ = ["REFERENCES", "Evidence", "External", "Job", "read_evidence", "sorted_texts"]
 
-REFERENCES = ("le_copy", "breast_constant", "mean_des")
+REFERENCES = PREDICTOR_NAMES
 """Predictors that know nothing of the case, see docs/metrics.md."""
 _TEXTS = (
     *("arm", "seed", "fold", "predictor", "patient_id", "laterality", "view", "source", "picture"),

@@ -16,12 +16,12 @@ from bundle.evaluation_summary import TABLE_METRICS, format_summary, predictor_s
 from bundle.files import atomic_path, json_text, write_text
 from bundle.metrics import CASE_FIGURES, summarise
 from bundle.metrics.intervals import Resampling, compare
+from bundle.predictors import PREDICTOR_NAMES
 from scripts.evidence.jobs import Job
 from scripts.evidence.study import Study
 
 __all__ = ["collect", "compare_arms", "comparison_table", "fold_table", "print_study", "read_cases", "rows_of"]
 
-TRIVIAL = ("le_copy", "breast_constant", "mean_des")
 TO_BEAT = "breast_constant"
 """Every arm is compared with it besides the other arms: the trivial predictor that is hardest to beat in PSNR."""
 NAMES = ("patient_id", "laterality", "source", "picture")
@@ -42,7 +42,7 @@ def read_cases(jobs: Iterable[Job], section: str = "test") -> pd.DataFrame:
         model["picture"] = [_relative(folder, name, job) for name in model["picture"]]
         parts.append(model.assign(fold=job.fold))
         if job.fold not in seen:
-            trivial = rows[rows["predictor"].isin(TRIVIAL)]
+            trivial = rows[rows["predictor"].isin(PREDICTOR_NAMES)]
             parts.append(trivial.assign(arm=trivial["predictor"], seed=math.nan, fold=job.fold))
             seen.add(job.fold)
     cases = pd.concat(parts, ignore_index=True).drop(columns="predictor")
@@ -79,7 +79,7 @@ def collect(study: Study, cases: pd.DataFrame, resampling: Resampling) -> dict[s
         with atomic_path(study.folder / f"{name}.csv") as path:
             frame.to_csv(path, index=False)
     strata = [str(name) for name in cases.select_dtypes(exclude="number") if name not in (*NAMES, "arm")]
-    arms = [arm.name for arm in study.arms] + [name for name in TRIVIAL if name in set(cases["arm"])]
+    arms = [arm.name for arm in study.arms] + [name for name in PREDICTOR_NAMES if name in set(cases["arm"])]
     predictors = {arm: predictor_summary(rows_of(cases, arm), strata, resampling) for arm in arms}
     comparisons = compare_arms(cases, [arm.name for arm in study.arms], resampling)
     content = summary_content(predictors, resampling, caveats(study.dataset_dir), comparisons=comparisons)
