@@ -46,9 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=["sequential", "ray"], default="sequential", help="where the jobs run")
     parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster; auto: the one this machine belongs to")
     parser.add_argument("--cpus-per-job", type=int, default=1, metavar="N", help="processors, and threads, of a job")
-    parser.add_argument(
-        "--gpus-per-job", type=float, default=0, metavar="N", help="GPUs of a job on Ray; 0: none"
-    )
+    parser.add_argument("--gpus-per-job", type=float, default=0, metavar="N", help="GPUs of a job on Ray; 0: none")
     parser.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap samples of patients")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
