@@ -34,8 +34,8 @@ _JPEG = "1.2.840.10008.1.2.4."
 _END_OF_STREAM = b"\xff\xd9"
 
 
-def opened(path: Path) -> Dataset:
-    """Read a file, also one without the 128 bytes of preamble.
+def opened(path: Path, pixels: bool = True) -> Dataset:
+    """Read a file, also one without the 128 bytes of preamble; with ``pixels=False`` all but its pixel data.
 
     Raises:
         ImageFileError: absent, not DICOM, or without image.
@@ -43,7 +43,7 @@ def opened(path: Path) -> Dataset:
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise ImageFileError(path, "cannot be read: a folder, a pipe or a device", "Give an image file")
     try:
-        header = _read(path)
+        header = _read(path, stop_before_pixels=not pixels)
     except OSError as error:
         raise ImageFileError(path, f"cannot be read: {error.strerror or error}", "Correct the path") from error
     except Exception as error:  # pydicom raises whatever a damaged file leads to
@@ -57,11 +57,11 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
-def _read(path: Path) -> Dataset:
+def _read(path: Path, stop_before_pixels: bool) -> Dataset:
     try:
-        return pydicom.dcmread(path)
+        return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
     except InvalidDicomError:
-        header = pydicom.dcmread(path, force=True)
+        header = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, force=True)
     if "SOPClassUID" not in header and "Rows" not in header:
         size = path.stat().st_size
         raise InvalidDicomError(f"neither preamble nor image attributes found ({size} bytes)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -10,7 +11,7 @@ from pydicom import Dataset
 
 from bundle.dicom.header import number, text, values
 
-__all__ = ["Kind", "kind_of"]
+__all__ = ["INPUT_KINDS", "Kind", "kind_of", "refusal"]
 
 
 class Kind(StrEnum):
@@ -26,6 +27,9 @@ class Kind(StrEnum):
     SEGMENTATION = "segmentation"
     OTHER = "other object"
 
+
+#: What the network may be given: the low-energy image of a contrast examination, or an ordinary mammogram.
+INPUT_KINDS = (Kind.LOW_ENERGY, Kind.MAMMOGRAM)
 
 _MG_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.2"
 _MG_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
@@ -97,6 +101,12 @@ def kind_of(header: Dataset) -> tuple[Kind, str]:
         DICOM PS3.3 C.8.11.7.1.4 (ImageType of mammography), CP-1342 (contrast-enhanced mammography).
     """
     return _not_a_mammogram(header) or _special(header) or _by_energy(header)
+
+
+def refusal(header: Dataset, accepted: Collection[str] = INPUT_KINDS) -> str | None:
+    """Why an object must not be given to the network; None if its kind is one of ``accepted`` (values of ``Kind``)."""
+    kind, reason = kind_of(header)
+    return None if kind in accepted else f"{kind}: {reason}"
 
 
 def _not_a_mammogram(header: Dataset) -> tuple[Kind, str] | None:

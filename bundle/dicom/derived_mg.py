@@ -1,0 +1,184 @@
+"""A virtual DES as Digital Mammography X-Ray Image, For Presentation."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
+
+from bundle.dicom.derived import carried, coded, copy_present
+from bundle.dicom.header import first_item, floats, items, text
+from bundle.dicom.identity import Side, view_of
+
+__all__ = ["mammogram_of", "missing_for_mammogram"]
+
+BITS = 12
+_TOP = 2**BITS - 1
+_BREAST = Code("76752008", "SCT", "Breast")
+_SCREENING_VIEWS: MappingProxyType[str, Code] = MappingProxyType(
+    {
+        "CC": Code("399162004", "SCT", "cranio-caudal"),
+        "MLO": Code("399368009", "SCT", "medio-lateral oblique"),
+        "ML": Code("399260004", "SCT", "medio-lateral"),
+        "LM": Code("399352003", "SCT", "latero-medial"),
+        "LMO": Code("399099002", "SCT", "latero-medial oblique"),
+        "FB": Code("399196006", "SCT", "caudo-cranial (from below)"),
+        "SIO": Code("399188001", "SCT", "superolateral to inferomedial oblique"),
+        "ISO": Code("441555000", "SCT", "inferomedial to superolateral oblique"),
+        "XCC": Code("399265009", "SCT", "exaggerated cranio-caudal"),
+        "XCCL": Code("399192008", "SCT", "cranio-caudal exaggerated laterally"),
+        "XCCM": Code("399101009", "SCT", "cranio-caudal exaggerated medially"),
+    }
+)
+"""CID 4014, by the abbreviations of ViewPosition."""
+#: Patient, study and frame of reference: whose image this is does not change.
+_CARRIED = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    "IssuerOfPatientID",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+    "StudyInstanceUID",
+    "StudyDescription",
+    "IssuerOfAccessionNumberSequence",
+    "ProcedureCodeSequence",
+    "FrameOfReferenceUID",
+)
+#: Must be there, if only empty (type 2).
+_CARRIED_OR_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "InstanceNumber",
+    "BreastImplantPresent",
+    "DetectorType",
+)
+_ALLOWED = MappingProxyType(
+    {
+        "PatientSex": {"M", "F", "O"},
+        "BreastImplantPresent": {"YES", "NO"},
+        "DetectorType": {"DIRECT", "SCINTILLATOR", "STORAGE", "FILM"},
+    }
+)
+"""Attributes with few values: what else a source holds there is not carried on."""
+#: How the breast lay when the source was made: true of every picture on its grid.
+_GEOMETRY = (
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "AcquisitionNumber",
+    "ImagerPixelSpacing",
+    "PixelSpacing",
+    "PixelSpacingCalibrationType",
+    "PixelSpacingCalibrationDescription",
+    "EstimatedRadiographicMagnificationFactor",
+    "DistanceSourceToDetector",
+    "DistanceSourceToPatient",
+    "PositionerPrimaryAngle",
+    "PositionerSecondaryAngle",
+    "CompressionForce",
+    "BodyPartThickness",
+    "PartialView",
+    "PartialViewDescription",
+    "PartialViewCodeSequence",
+)
+
+
+def missing_for_mammogram(source: Dataset) -> str | None:
+    """What a mammography object needs and the source does not tell; None if there is all of it."""
+    if len([spacing for spacing in floats(source, "ImagerPixelSpacing") if spacing > 0]) != 2:
+        return "ImagerPixelSpacing"
+    if view_of(source) not in _SCREENING_VIEWS:
+        return "a view of the standard (ViewPosition)"
+    return None
+
+
+def mammogram_of(
+    pixels: NDArray[np.float32], source: Dataset, laterality: Side, orientation: tuple[str, str]
+) -> Dataset:
+    """A mammography object without UIDs and without what all virtual DES objects share.
+
+    Args:
+        pixels: (H, W) in [0, 1].
+        source: header of the low-energy image; see ``missing_for_mammogram``.
+        laterality: ``L`` or ``R``.
+        orientation: where the rows and where the columns lead.
+
+    References:
+        DICOM PS3.3 A.27 (IOD), C.8.11.1 to C.8.11.7 (DX and mammography modules).
+    """
+    made = Dataset()
+    made.SOPClassUID = DigitalMammographyXRayImageStorageForPresentation
+    copy_present(_CARRIED, source, made)
+    for keyword in _CARRIED_OR_EMPTY:
+        setattr(made, keyword, _or_empty(source, keyword))
+    if "FrameOfReferenceUID" in made:
+        made.PositionReferenceIndicator = ""
+    copy_present(_GEOMETRY, source, made)
+    made.Modality, made.PresentationIntentType = "MG", "FOR PRESENTATION"
+    _position(made, source, laterality, orientation)
+    _pixels(made, pixels)
+    return made
+
+
+def _or_empty(source: Dataset, keyword: str) -> Any:
+    allowed = _ALLOWED.get(keyword)
+    if allowed is not None and text(source, keyword) not in allowed:
+        return None
+    return carried(source, keyword)
+
+
+def _position(made: Dataset, source: Dataset, laterality: Side, orientation: tuple[str, str]) -> None:
+    view = view_of(source) or ""
+    made.BodyPartExamined, made.OrganExposed = "BREAST", "BREAST"
+    made.ImageLaterality, made.ViewPosition = laterality, view
+    made.PatientOrientation = list(orientation)
+    made.AnatomicRegionSequence = [coded(_BREAST)]
+    stated = text(source, "PositionerType")
+    made.PositionerType = stated if stated in ("MAMMOGRAPHIC", "NONE") else "MAMMOGRAPHIC"
+    code = coded(_SCREENING_VIEWS[view])
+    code.ViewModifierCodeSequence = _modifiers(source)
+    made.ViewCodeSequence = [code]
+    made.AcquisitionContextSequence = []
+
+
+def _modifiers(source: Dataset) -> list[Dataset]:
+    """The codes that make the view a special one, such as magnification."""
+    view = first_item(source, "ViewCodeSequence")
+    holders = (source,) if view is None else (source, view)
+    needed = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+    return [
+        coded(Code(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning))
+        for holder in holders
+        for item in items(holder, "ViewModifierCodeSequence")
+        if all(text(item, keyword) for keyword in needed)
+    ]
+
+
+def _pixels(made: Dataset, pixels: NDArray[np.float32]) -> None:
+    stored = np.rint(pixels * _TOP).astype("<u2")
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
+    made.Rows, made.Columns = stored.shape
+    made.BitsAllocated, made.BitsStored, made.HighBit = 16, BITS, BITS - 1
+    # Less radiation reaches the detector behind iodine, and iodine is bright: the sign is -1.
+    made.PixelIntensityRelationship, made.PixelIntensityRelationshipSign = "LOG", -1
+    made.RescaleIntercept, made.RescaleSlope, made.RescaleType = 0, 1, "US"
+    made.PresentationLUTShape = "IDENTITY"
+    made.WindowCenter, made.WindowWidth = 2 ** (BITS - 1), 2**BITS
+    made.PixelData = stored.tobytes()
+    made["PixelData"].VR = "OW"
