@@ -18,9 +18,10 @@ from PIL import Image
 from pydicom import Dataset
 
 from bundle.dicom.decoding import opened
-from bundle.dicom.pixels import grey_values
+from bundle.dicom.pixels import DicomImage, dicom_image, grey_values
 from bundle.dicom.spacing import spacing_of
 from bundle.image_file_error import ImageFileError
+from bundle.mammogram_meta import LATERALITY, MIRRORED, UPSIDE_DOWN, WINDOW
 
 __all__ = ["SUFFIXES", "ImageFileError", "MammogramReader", "file_suffix", "read_pixels"]
 
@@ -31,8 +32,11 @@ SUFFIXES = MappingProxyType(
     | dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), "itk")
     | dict.fromkeys((".dcm", ".dicom", ".ima", ""), "pydicom")
 )
-#: What is kept of a file's header: geometry only, so that items of different formats form one batch.
-_KEPT_META = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPACE)
+#: What is kept of a file's header: nothing that could name a patient.
+_KEPT_META = (
+    *(MetaKeys.AFFINE.value, MetaKeys.ORIGINAL_AFFINE.value, MetaKeys.SPACE.value),
+    *(LATERALITY, MIRRORED, UPSIDE_DOWN, WINDOW),
+)
 _BITS, _PHOTOMETRIC = 258, 262
 """Tags of TIFF: BitsPerSample and PhotometricInterpretation."""
 _ONE_CHANNEL_MODES = ("L", "I", "F")
@@ -68,7 +72,14 @@ def _is_dicom(path: PathLike) -> bool:
 
 
 class _DicomReader(ImageReader):
-    """One DICOM projection image, dense tissue bright, with its spacing and without patient geometry."""
+    """One DICOM projection image, dense tissue bright, with its spacing and without patient geometry.
+
+    Args:
+        as_displayed: with the VOI LUT applied, and with the window and the orientation among the metadata.
+    """
+
+    def __init__(self, as_displayed: bool) -> None:
+        self.as_displayed = as_displayed
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Chosen by ``MammogramReader`` alone."""
@@ -81,10 +92,23 @@ class _DicomReader(ImageReader):
     def get_data(self, img: tuple[str, Dataset]) -> tuple[NDArray[Any], dict[str, Any]]:
         """The pixels, (W, H), and the affine: the distance of columns and of rows in mm, or 1."""
         path, header = img
-        rows, columns = spacing_of(header) or (1.0, 1.0)
-        affine = np.diag([columns, rows, 1.0, 1.0])
-        meta: dict[str, Any] = {MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy()}
-        return grey_values(header, path).T, meta | {MetaKeys.SPACE: SpaceKeys.RAS}
+        if self.as_displayed:
+            image = dicom_image(header, path)
+            return image.values.T, _geometry(header) | _display(image)
+        return grey_values(header, path).T, _geometry(header)
+
+
+def _geometry(header: Dataset) -> dict[str, Any]:
+    rows, columns = spacing_of(header) or (1.0, 1.0)
+    affine = np.diag([columns, rows, 1.0, 1.0])
+    return {MetaKeys.AFFINE: affine, MetaKeys.ORIGINAL_AFFINE: affine.copy(), MetaKeys.SPACE: SpaceKeys.RAS}
+
+
+def _display(image: DicomImage) -> dict[str, Any]:
+    """What ``bundle.mammogram_meta`` describes."""
+    meta: dict[str, Any] = {MIRRORED: int(image.mirrored), UPSIDE_DOWN: int(image.upside_down)}
+    meta |= {LATERALITY: image.laterality} if image.laterality else {}
+    return meta | ({WINDOW: np.asarray(image.window)} if image.window else {})
 
 
 def _require_all_bits(image: Image.Image) -> None:
@@ -121,17 +145,17 @@ def _one_page(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _new_reader(suffix: str) -> ImageReader:
+def _new_reader(suffix: str, as_displayed: bool) -> ImageReader:
     """A fresh MONAI reader: they keep state between ``read`` and ``get_data``, so threads must not share one."""
     library = SUFFIXES[suffix]
     if library == "pillow":
         return PILReader(converter=_one_page)
     if library == "nibabel":
         return NibabelReader()
-    return ITKReader() if library == "itk" else _DicomReader()
+    return ITKReader() if library == "itk" else _DicomReader(as_displayed)
 
 
-def _open(path: str) -> _Loaded:
+def _open(path: str, as_displayed: bool = False) -> _Loaded:
     suffix = file_suffix(path)
     if not Path(path).is_file():
         found = "no regular file" if Path(path).exists() else "no such file"
@@ -141,7 +165,7 @@ def _open(path: str) -> _Loaded:
         known = " ".join(name or "(none: DICOM)" for name in SUFFIXES)
         return _Loaded(path, None, None, ImageFileError(path, f"unknown suffix {suffix!r}", f"Use one of {known}"))
     try:
-        reader = _new_reader(suffix)
+        reader = _new_reader(suffix, as_displayed)
         return _Loaded(path, reader, reader.read(path), None)
     except ImageFileError as error:
         return _Loaded(path, None, None, error)
@@ -186,7 +210,7 @@ def _decoded(loaded: _Loaded) -> tuple[NDArray[Any], dict[str, Any]]:
         raise _unreadable(loaded.path, file_suffix(loaded.path), error) from error
     channels_last = not is_no_channel(header.get(MetaKeys.ORIGINAL_CHANNEL_DIM))
     pixels = _one_channel(loaded.path, np.asarray(pixels), channels_last)
-    meta = {key.value: header[key] for key in _KEPT_META if key in header}
+    meta = {key: header[key] for key in _KEPT_META if key in header}
     meta[MetaKeys.SPATIAL_SHAPE.value] = np.asarray(pixels.shape)
     meta[MetaKeys.ORIGINAL_CHANNEL_DIM.value] = float("nan")
     return pixels, meta
@@ -216,8 +240,15 @@ class MammogramReader(ImageReader):
     ``LoadImaged(keys=..., reader="bundle.reader.MammogramReader")``. Trailing axes of size one are dropped, grey
     stored as RGB(A) becomes one channel, 16 bits are kept; the metadata are the affine and the shape only.
 
+    DICOM files come as stored, for data lists that state the window. With ``as_displayed`` they come with their VOI LUT
+    or SIGMOID window applied, and a linear window, the laterality and the orientation are in the metadata
+    (``bundle.mammogram_meta``): what ``prepare_data.py`` does to a data set's images is then left to the transforms.
+
     Errors are raised from ``get_data``: ``LoadImage`` answers an error in ``read`` by silently trying other readers.
     """
+
+    def __init__(self, as_displayed: bool = False) -> None:
+        self.as_displayed = as_displayed
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether this reader takes the file, or all of the files."""
@@ -230,7 +261,7 @@ class MammogramReader(ImageReader):
         if len(names) != 1:
             error = ImageFileError(str(names[:1]), f"{len(names)} files for one image, expected one", "Give one path")
             return _Loaded(str(names[:1]), None, None, error)
-        return _open(str(names[0]))
+        return _open(str(names[0]), self.as_displayed)
 
     def get_data(self, img: _Loaded) -> tuple[NDArray[Any], dict[str, Any]]:
         """The pixels, (W, H), and the metadata of what ``read`` opened.

@@ -28,7 +28,7 @@ from bundle.dicom.tables import through_table
 from bundle.dicom.voi import shown, window_of
 from bundle.image_file_error import ImageFileError
 
-__all__ = ["DicomImage", "bright_window_of", "grey_values", "read_dicom"]
+__all__ = ["DicomImage", "bright_window_of", "dicom_image", "grey_values", "read_dicom"]
 
 _ASPECT_TOLERANCE = 0.01
 _EDGE_LATERALITY: dict[str, Side] = {"left": "L", "right": "R"}
@@ -82,7 +82,12 @@ def read_dicom(path: str | Path) -> DicomImage:
             square.
     """
     path = Path(path)
-    header = opened(path)
+    return dicom_image(opened(path), path)
+
+
+def dicom_image(header: Dataset, path: str | Path) -> DicomImage:
+    """``read_dicom`` of an object that is in memory, which loses its pixel data; ``path`` is for errors."""
+    path = Path(path)
     if shows_both(header):
         raise ImageFileError(path, "shows both breasts", "Cut it into one image for each breast, or leave it out")
     stored, notes = decoded(header, path)
