@@ -7,15 +7,18 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# MONAI Deploy needs other versions than the bundle: it has an environment of its own.
+DEPLOY := .venv-deploy
+DEPLOY_INSTALLED := $(DEPLOY)/.installed
 
 # Pictures are drawn without a screen, and no library reports its use to anybody.
 export MPLBACKEND := Agg
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup radiomics train study test check lint types tests format clean
+.PHONY: help setup radiomics train study test check lint types tests deploy-test format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 13
 
 setup: $(INSTALLED)  ## make .venv and install the pinned packages
 
@@ -56,10 +59,19 @@ tests: export OMP_NUM_THREADS := 1
 tests: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term
 
+$(DEPLOY_INSTALLED): scripts/deploy_app/requirements.txt
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check --no-input --requirement $<
+	@touch $@
+
+deploy-test: export OMP_NUM_THREADS := 1
+deploy-test: $(INSTALLED) $(DEPLOY_INSTALLED)  ## run the MONAI Deploy application, in an environment of its own
+	ulimit -s 32768 && $(BIN)/python -m pytest tests/deploy/check_app.py
+
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment, caches and build files; runs and data stay
-	rm -rf $(VENV) build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEPLOY) build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
