@@ -71,10 +71,12 @@ def test_inference_has_the_generator_and_the_preprocessing_of_training() -> None
         train.get(i) for i in ("image_size", "image_scaling")
     ]
     for step in inference.get("preprocessing")["transforms"]:
+        if step["_target_"] == "bundle.transforms.TurnUprightd":  # training reads data sets that are prepared so
+            continue
         twin = next(t for t in train.get("train")["deterministic_transforms"] if t["_target_"] == step["_target_"]
                     and "image" in (t["keys"] if isinstance(t["keys"], list) else [t["keys"]]))  # fmt: skip
         for name, value in step.items():
-            if name not in ("keys", "mode", "window"):  # training takes windows from its datalist
+            if name not in ("keys", "mode", "window", "as_displayed"):  # training takes windows from its datalist
                 assert twin[name] == value
         if "mode" in step:
             assert twin["mode"][twin["keys"].index("image")] == step["mode"]
