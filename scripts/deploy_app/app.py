@@ -43,8 +43,11 @@ class VirtualContrastApp(Application):  # type: ignore[misc]
     ``inference.json``.
 
     Attributes:
+        inference_type: the SDK's operator for MONAI bundles, or one made from it.
         outcome: how many images are ``done`` and ``failed``, after the run.
     """
+
+    inference_type: type[Any] = VirtualDESInference
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.outcome: Counter[str] = Counter(done=0, failed=0)
@@ -64,7 +67,7 @@ class VirtualContrastApp(Application):  # type: ignore[misc]
         images = MammogramLoader(
             self, load=settings.load, accepted=settings.accepted, outcome=self.outcome, name="images"
         )
-        inference = VirtualDESInference(
+        inference = self.inference_type(
             self,
             input_mapping=[IOMapping("image", Image, IOType.IN_MEMORY)],
             output_mapping=[IOMapping("pred", Image, IOType.IN_MEMORY)],

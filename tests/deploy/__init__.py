@@ -1,0 +1,1 @@
+"""Runs the MONAI Deploy application in its own environment: `make deploy-test`."""
