@@ -23,6 +23,7 @@ from monai.deploy.operators.monai_bundle_inference_operator import (  # type: ig
     get_bundle_config,
 )
 
+from bundle.inference import Sources
 from scripts.deploy_app.model import Settings, find_model
 from scripts.deploy_app.operators import (
     SERIES,
@@ -77,8 +78,7 @@ class VirtualContrastApp(Application):  # type: ignore[misc]
         )
         writer = VirtualDESWriter(
             self,
-            input_folder=source,
-            output_folder=target,
+            sources=Sources(source, target),
             objects=settings.objects,
             outcome=self.outcome,
             name="writer",

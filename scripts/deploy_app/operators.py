@@ -26,8 +26,8 @@ from monai.deploy.operators import (  # type: ignore[import-not-found]
 from monai.utils.misc import ImageMetaKey
 
 from bundle.dicom import VirtualDESObjects, kind_of, refusal
-from bundle.image_writer import split_name
-from bundle.inference import OUTPUT_SUFFIX
+from bundle.inference import Sources
+from bundle.inference.report import reason_of
 
 __all__ = ["MammogramLoader", "MammogramSelector", "VirtualDESInference", "VirtualDESWriter"]
 
@@ -143,7 +143,7 @@ class MammogramLoader(Operator):  # type: ignore[misc]
             loaded = self._load(str(path))
         except Exception as error:  # decoders raise whatever they like
             self._outcome["failed"] += 1
-            logger.warning("%s: %s", path, _reason(error))
+            logger.warning("%s: %s", path, reason_of(error))
             return None
         return Image(loaded.numpy(), metadata=dict(loaded.meta))
 
@@ -160,14 +160,13 @@ class VirtualDESInference(MonaiBundleInferenceOperator):  # type: ignore[misc]
 
 
 class VirtualDESWriter(Operator):  # type: ignore[misc]
-    """Write one derived object for each prediction, under the relative path of its source.
+    """Write one derived object for each prediction, where the inference of the bundle would write it.
 
     Input ``pred``: (W, H) in 0..255 on the grid of the source, whose path is in the metadata.
 
     Args:
         fragment: the application.
-        input_folder: folder of the study.
-        output_folder: ``a/b.dcm`` becomes ``a/b_virtual_des.dcm`` in it.
+        sources: says where the object of a file is written: ``a/b.dcm`` becomes ``a/b_virtual_des.dcm``.
         objects: makes the DICOM objects.
         outcome: counts ``done`` and ``failed``.
     """
@@ -176,14 +175,12 @@ class VirtualDESWriter(Operator):  # type: ignore[misc]
         self,
         fragment: Any,
         *args: Any,
-        input_folder: Path,
-        output_folder: Path,
+        sources: Sources,
         objects: VirtualDESObjects,
         outcome: Counter[str],
         **kwargs: Any,
     ) -> None:
-        self._input_folder, self._output_folder = input_folder, output_folder
-        self._objects, self._outcome = objects, outcome
+        self._sources, self._objects, self._outcome = sources, objects, outcome
         super().__init__(fragment, *args, **kwargs)
 
     def setup(self, spec: Any) -> None:
@@ -194,22 +191,13 @@ class VirtualDESWriter(Operator):  # type: ignore[misc]
         """Write the object; one that cannot be written is reported."""
         image = op_input.receive("pred")
         source = Path(str(image.metadata()[ImageMetaKey.FILENAME_OR_OBJ]))
-        stem, suffix = split_name(source)
-        folder = self._output_folder / source.parent.relative_to(self._input_folder)
-        target = folder / f"{stem}{OUTPUT_SUFFIX}{suffix}"
+        target = self._sources.output_path(source)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             notes = self._objects.write(image.asnumpy(), source, target)
         except Exception as error:  # pydicom and highdicom raise whatever they like on a faulty header
             self._outcome["failed"] += 1
-            logger.warning("%s: %s", source, _reason(error))
+            logger.warning("%s: %s", source, reason_of(error))
             return
         self._outcome["done"] += 1
         logger.info("wrote %s%s", target, "".join(f"; {note}" for note in notes))
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause of an error: MONAI wraps what a reader says."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}"
