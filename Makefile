@@ -15,7 +15,7 @@ DEPLOY_INSTALLED := $(DEPLOY)/.installed
 export MPLBACKEND := Agg
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup radiomics train study test check lint types tests deploy-test format clean
+.PHONY: help setup radiomics train study fl-test test check lint types tests deploy-test format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 13
@@ -43,6 +43,24 @@ study: $(INSTALLED)  ## cross-validate CycleGAN, Seg-CycleGAN and L1 on a small 
 	$(BIN)/python scripts/cross_validate.py --config configs/train.json configs/quickstart.yaml \
 		--dataset_dir data/phantom-study --arms baseline seg35 seg100 l1 --backend ray --output $(STUDY)
 	$(BIN)/python scripts/report.py $(STUDY) -o $(STUDY)/report.html
+
+FL := .venv-fl
+FL_DATA := data/federated
+fl-test: $(FL)/.installed  ## simulate a federation of two phantom sites with NVIDIA FLARE and check it: minutes
+	@for site in W Rh; do test -f $(FL_DATA)/$$site/datalist.json || \
+		$(FL)/bin/python scripts/make_phantom.py --output $(FL_DATA)/$$site --site $$site --size 64 --folds 3 \
+			--patients $$([ $$site = W ] && echo 12 || echo 9); done
+	@for exchange in generator all; do \
+		$(FL)/bin/python scripts/federated/job.py --sites W Rh --data $(FL_DATA)/{site} --simulate runs/federated/$$exchange \
+			--exchange $$exchange --rounds 2 --local-epochs 2 --config configs/train.json configs/quickstart.yaml \
+			--set image_size=32 network_def#width=4 network_def#blocks=1 discriminator_a_def#width=4; \
+		$(FL)/bin/python scripts/federated/check.py runs/federated/$$exchange --data $(FL_DATA)/{site}; done
+
+$(FL)/.installed: pyproject.toml constraints.txt scripts/federated/requirements.txt
+	$(PYTHON) -m venv $(FL)
+	$(FL)/bin/python -m pip install --disable-pip-version-check --no-input \
+		--constraint constraints.txt --requirement scripts/federated/requirements.txt .
+	@touch $@
 
 test: lint types tests  ## everything that must pass: lint, types, tests with coverage
 

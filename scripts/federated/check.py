@@ -123,7 +123,7 @@ def checks(folder: Path, data: str) -> Iterator[Check]:
     model = folder / "model.pt"
     yield (
         f"the served generator is taken out as {model}",
-        extract([str(found_file(server)), "--output", str(model)]) == 0,
+        extract([str(server / LAST), "--output", str(model)]) == 0,
     )
     reported = json.loads((server / "cross_site_val" / "cross_val_results.json").read_text(encoding="utf-8"))
     for site in sites:
