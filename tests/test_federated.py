@@ -177,7 +177,7 @@ def test_weight_differences_add_up_to_the_weights(tiny_dataset: Path, tmp_path: 
 def test_weights_once_sent_are_not_changed_by_the_next_round(tiny_dataset: Path, tmp_path: Path) -> None:
     algo = site(tiny_dataset, tmp_path)
     algo.train(ExchangeObject(weights=weights(algo)))
-    sent = algo.get_weights().weights
+    sent: Any = algo.get_weights().weights
     kept = {name: tensor.clone() for name, tensor in sent.items()}
     assert not equal(train(algo, sent), kept)
     assert equal(sent, kept)
@@ -205,7 +205,7 @@ def test_a_best_model_is_kept_at_the_site_and_can_be_asked_for(tiny_dataset: Pat
     before = shared.read_bytes() if shared.is_file() else None
     algo = site(tiny_dataset, tmp_path, "generator")
     train(algo, weights(algo))
-    best = algo.get_weights({ExtraItems.MODEL_TYPE: ModelType.BEST_MODEL}).weights
+    best: Any = algo.get_weights({ExtraItems.MODEL_TYPE: ModelType.BEST_MODEL}).weights
     assert equal(best, torch.load(tmp_path / "model.pt", weights_only=True))
     assert (shared.read_bytes() if shared.is_file() else None) == before
 
@@ -229,7 +229,8 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(
 @pytest.mark.parametrize("exchange", ["generator", "all"])
 def test_a_round_can_be_aborted_and_be_gone_on_with(tiny_dataset: Path, tmp_path: Path, exchange: Exchange) -> None:
     algo = site(tiny_dataset, tmp_path, exchange)
-    algo.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=1), lambda _: algo.abort())
+    abort: Any = algo.abort
+    algo.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=1), lambda _: abort())
     train(algo, weights(algo))
     assert algo.trainer.state.iteration == 1
     algo.trainer.run()

@@ -51,8 +51,8 @@ def parser_of(settings: Mapping[str, Any], data: Path) -> ConfigParser:
 
 def steps_of(parser: ConfigParser, local_epochs: int) -> int:
     """Optimisation steps of a round, from the site's datalist."""
-    cases = parser.get_parsed_content("train#dataset#data")
-    return math.ceil(len(cases) / parser.get_parsed_content("batch_size")) * local_epochs
+    cases: Sequence[Any] = parser.get_parsed_content("train#dataset#data")
+    return math.ceil(len(cases) / int(parser.get_parsed_content("batch_size"))) * local_epochs
 
 
 def sent_weights(checkpoint: Mapping[str, Any], exchange: str) -> dict[str, Tensor]:
@@ -80,9 +80,10 @@ def average(weights: Sequence[Mapping[str, Tensor]], shares: Sequence[int]) -> d
 
 
 def names_in(data: Path) -> set[str]:
-    """Patients and file names of a site."""
+    """Patients and file names of a site, but for those so short that they stand in any file by chance."""
     cases = json.loads((data / "datalist.json").read_text(encoding="utf-8"))["cases"]
-    return {case["patient_id"] for case in cases} | {Path(case["image"]).stem for case in cases}
+    names = {case["patient_id"] for case in cases} | {Path(case["image"]).stem for case in cases}
+    return {name for name in names if len(name) > 4}
 
 
 def files_with(names: set[str], folder: Path) -> list[Path]:
