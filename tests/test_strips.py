@@ -115,11 +115,11 @@ def test_channels_last_memory_and_autocast_stay_as_in_the_network() -> None:
 
 
 def test_a_large_image_is_that_of_64_bit_sums() -> None:
-    network, inputs = generator(blocks=0), image(1, 1, 1024, 1024)
+    network, inputs = generator(blocks=0), image(1, 1, 512, 512)
     exact = plainly(network.double(), inputs.double())
     network.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # The network itself is off by 6e-4 here: batch_norm adds a million pixels one by one.
-    torch.testing.assert_close(StripInferer()(inputs, network).double(), exact, atol=5e-5, rtol=0)
+    # The network itself is off by 1e-4 here, and by 6e-4 at 1024 x 1024: batch_norm adds the pixels one by one.
+    torch.testing.assert_close(StripInferer(65536)(inputs, network).double(), exact, atol=3e-5, rtol=0)
 
 
 def test_less_memory_than_one_full_size_feature_map_is_alive() -> None:
