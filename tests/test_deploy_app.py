@@ -93,6 +93,14 @@ def test_a_preprocessing_that_does_not_begin_with_reading_is_refused(tmp_path: P
         Settings.of(model, config)
 
 
+def test_an_archive_whose_config_the_sdk_does_not_find_is_refused_as_it_would_run_without_preprocessing(
+    tmp_path: Path,
+) -> None:
+    renamed = Model(tmp_path / "renamed.ts", tmp_path / "renamed.ts")
+    with pytest.raises(ValueError, match="only under the name with which it was exported"):
+        Settings.of(renamed, ConfigParser({"_meta_": {}}))
+
+
 @pytest.mark.slow
 def test_a_prepared_package_holds_all_the_code_that_the_application_imports(tmp_path: Path) -> None:
     output = tmp_path / "map"

@@ -79,8 +79,13 @@ class Settings(NamedTuple):
         """The settings of ``model`` in its parsed inference config.
 
         Raises:
-            ValueError: the preprocessing does not begin by loading the image.
+            ValueError: no inference config, or one whose preprocessing does not begin by loading the image.
         """
+        if "preprocessing" not in config:
+            raise ValueError(
+                f"no inference config in {model.path}; the SDK finds that of a TorchScript archive only under the name "
+                "with which it was exported, such as model.ts"
+            )
         config["model_path"] = str(model.weights)
         first: Any = config.get_parsed_content("preprocessing").transforms[0]
         if "LoadImage" not in type(first).__name__:
