@@ -84,7 +84,7 @@ $(DEPLOY_INSTALLED): scripts/deploy_app/requirements.txt
 
 deploy-test: export OMP_NUM_THREADS := 1
 deploy-test: $(INSTALLED) $(DEPLOY_INSTALLED)  ## run the MONAI Deploy application, in an environment of its own
-	ulimit -s 32768 && $(BIN)/python -m pytest tests/deploy/check_app.py
+	ulimit -s 32768 && $(BIN)/python -m pytest -rP tests/deploy/check_app.py
 
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
