@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from monai.networks.layers.factories import Act
@@ -115,6 +115,23 @@ class ResnetGenerator(nn.Module):
         self.model = nn.Sequential(*_layers(in_channels, out_channels, width, blocks), final)
         self.checkpointing = checkpointing
         normal_init(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load all weights or none, even where a server asks for less with ``strict=False``, as MONAI Label does.
+
+        It would serve random weights for a checkpoint of a whole training, which shares no name with the network.
+
+        Raises:
+            RuntimeError: a tensor is missing, unknown or of another shape.
+        """
+        known = self.state_dict().keys()
+        if not strict and known != state_dict.keys():
+            found, expected = (", ".join([*names][:3]) or "nothing" for names in (state_dict, known))
+            raise RuntimeError(
+                f"weights of another network: they hold {found}, ..., expected {expected}, ... Use the model.pt that "
+                "training wrote, a raw state dict, and the network_def of that training"
+            )
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate ``x`` of shape ``(B, in_channels, W, H)`` into the other domain."""

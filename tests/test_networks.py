@@ -144,3 +144,13 @@ def test_the_generator_can_be_scripted() -> None:
 def test_an_impossible_generator_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         ResnetGenerator(**option)
+
+
+def test_weights_of_another_network_are_refused_even_where_a_server_asks_for_what_fits() -> None:
+    generator = ResnetGenerator(width=4, blocks=1)
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    checkpoint = {"networks": before, "epoch": 3}
+    with pytest.raises(RuntimeError, match=r"they hold networks, epoch.*raw state dict"):
+        generator.load_state_dict(checkpoint, strict=False)
+    generator.load_state_dict(ResnetGenerator(width=4, blocks=1).state_dict(), strict=False)
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
