@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare_package(find_model(options.model), options.output)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"prepare_package: {error}", file=sys.stderr)
         return 2
     print(f"{options.output}: app/, models/ and app.yaml for monai-deploy package")
     return 0
