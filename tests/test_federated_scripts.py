@@ -22,7 +22,7 @@ COMMON = ["--sites", "A", "B", "--set", *SET]
 
 
 def settings(*arguments: str) -> dict[str, Any]:
-    return job.settings_of(job.argument_parser().parse_args([*COMMON, "--export", "unused", *arguments]))
+    return job.settings_of(job.argument_parser().parse_args([*COMMON, "--write", "unused", *arguments]))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_no_site_could_use_is_refused_before_anything_runs(
         with pytest.raises(ValueError, match=reason):
             job.config_of(settings(*arguments))
         return
-    assert job.main([*COMMON, "--export", str(tmp_path), *arguments]) == 2
+    assert job.main([*COMMON, "--write", str(tmp_path), *arguments]) == 2
     assert reason in capsys.readouterr().err
 
 
@@ -71,7 +71,7 @@ def test_what_no_site_could_use_is_refused_before_anything_runs(
 def test_without_flare_the_command_says_where_to_read_how_to_install_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert job.main([*COMMON, "--export", str(tmp_path)]) == 2
+    assert job.main([*COMMON, "--write", str(tmp_path)]) == 2
     assert "see docs/how-to-federated.md" in capsys.readouterr().err
 
 

@@ -72,7 +72,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--simulate", type=_absolute, metavar="DIR", help="run it on this machine, in this folder")
-    where.add_argument("--export", type=_absolute, metavar="DIR", help="write the job for a real federation")
+    where.add_argument("--write", type=_absolute, metavar="DIR", help="write the job for a real federation")
     return parser
 
 
@@ -214,9 +214,9 @@ def run(options: argparse.Namespace) -> None:
     settings = settings_of(options)
     with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):
         recipe = recipe_of(settings, options.sites, options.initial)
-        if options.export is not None:
-            recipe.export(str(options.export))
-            print(f"job written: {options.export / NAME}")
+        if options.write is not None:
+            recipe.export(str(options.write))
+            print(f"job written: {options.write / NAME}")
             return
         simulate(recipe, options.sites, options.data, options.simulate)
     write_text(options.simulate / "federation.json", json_text(settings | {"sites": options.sites}))
