@@ -12,6 +12,7 @@ from torch import nn
 
 from bundle import ranks
 from bundle.checkpoint import save_atomically
+from bundle.exports import remove_exports
 from bundle.resumable_trainer import ResumableTrainer, unwrap
 
 __all__ = ["BestModel"]
@@ -28,7 +29,8 @@ class BestModel:
     after every epoch.
 
     ``output_dir/model.pt`` is the raw state dict of ``network``, which MONAI Label, Deploy and the model zoo load as it
-    is. ``output_dir/best_networks.pt`` holds all four networks of that epoch, from which a second stage starts.
+    is; what was exported from the weights it replaces is removed. ``output_dir/best_networks.pt`` holds all four
+    networks of that epoch, from which a second stage starts.
 
     Args:
         evaluator: the validation engine; its ``state.metrics[metric]`` is compared.
@@ -95,6 +97,7 @@ class BestModel:
         save_atomically(states, self.output_dir / "best_networks.pt")
         weights = {name: tensor.detach().cpu() for name, tensor in unwrap(self.network).state_dict().items()}
         for path in sorted(self.model_paths):
+            remove_exports(path)
             save_atomically(weights, path)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Parts of ``scripts/export.py``: the trained generator in the forms that others run, and as one zip."""

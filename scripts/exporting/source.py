@@ -1,0 +1,94 @@
+"""What is exported: the network of configs/inference.json with its weights, and the config it was built from."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from torch import nn
+
+from bundle.errors import root_cause
+from bundle.exports import sha256_of
+from bundle.overrides import known_ids, unknown_ids
+from bundle.weights import load_weights
+
+__all__ = ["ROOT", "Source", "read_configs", "read_source", "with_overrides"]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network ready to be exported.
+
+    Attributes:
+        root: folder of the bundle.
+        weights: file of its weights.
+        weights_sha256: of that file.
+        overrides: values that differ from ``configs/inference.json``, by id.
+        config: content of ``configs/inference.json`` with the overrides.
+        metadata: content of ``configs/metadata.json``.
+        network: on the CPU, in evaluation mode, with the weights.
+    """
+
+    root: Path
+    weights: Path
+    weights_sha256: str
+    overrides: dict[str, Any]
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+    network: nn.Module
+
+
+def read_source(weights: Path, overrides: Mapping[str, Any], root: Path = ROOT) -> Source:
+    """Build the network of ``configs/inference.json`` with ``overrides`` and load ``weights``.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
+        ValueError: the weights do not fit the network, or an override has an id that the config does not know.
+    """
+    config, metadata = read_configs(overrides, root)
+    # by its own copy: building the network must not leave objects in what is written down
+    try:
+        network = ConfigParser(config=with_overrides(config, {})).get_parsed_content("network_def")
+    except RuntimeError as error:  # MONAI's, with the reason as its cause
+        raise ValueError(f"network_def cannot be built: {root_cause(error)}") from error
+    load_weights(network, weights)
+    return Source(root, weights, sha256_of(weights), dict(overrides), config, metadata, network.eval())
+
+
+def read_configs(overrides: Mapping[str, Any], root: Path = ROOT) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ``configs/inference.json`` with ``overrides``, and ``configs/metadata.json``.
+
+    Raises:
+        ValueError: an override has an id that the config does not know.
+    """
+    configs = root / "configs"
+    config = with_overrides(ConfigParser.load_config_file(configs / "inference.json"), overrides)
+    _refuse_unknown(config, known_ids(configs, config), overrides)
+    return config, ConfigParser.load_config_file(configs / "metadata.json")
+
+
+def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of ``config`` with values replaced by id, ``a#b`` for one inside another."""
+    parser = ConfigParser(config=copy.deepcopy(dict(config)))
+    for name, value in overrides.items():
+        parser[name] = value
+    changed: dict[str, Any] = parser.get()
+    changed.pop("_meta_", None)
+    return changed
+
+
+def _refuse_unknown(config: Mapping[str, Any], known: set[str], overrides: Mapping[str, Any]) -> None:
+    for name in unknown_ids(config, known):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean --{near[0]}?" if near else "see configs/inference.json for what can be set"
+        raise ValueError(f"--{name} is no option of this command and no value of configs/inference.json: {hint}")
+    for name, value in overrides.items():
+        if isinstance(value, str) and value.lower() in ("true", "false"):  # a text counts as true whatever it says
+            raise ValueError(f"--{name} is the text {value!r}: write {value.capitalize()}")
