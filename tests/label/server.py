@@ -64,6 +64,14 @@ class Server(NamedTuple):
             time.sleep(1)
         raise TimeoutError(f"the training has not ended: see {self.log}")
 
+    def logs(self, words: str) -> bool:
+        """Whether the log has these words within seconds: an error is answered before it is logged."""
+        for _ in range(20):
+            if words in self.log.read_text(encoding="utf-8", errors="replace"):
+                return True
+            time.sleep(0.5)
+        return False
+
 
 def environment(**more: str) -> dict[str, str]:
     """Without GPUs, without other people's settings of MONAI Label; models are not looked for in the zoo."""
