@@ -3,7 +3,8 @@
 Always writes TorchScript beside the weights (models/model.ts of models/model.pt), with metadata.json and inference.json
 inside. --onnx and --openvino write model.onnx, and model.xml with model.bin, for any batch and size. Each is compared
 with the network in float32 on several sizes, and refused above 1e-4. --zip writes the bundle as the model zoo has it.
-Weights of another network need its values, spelt as for monai.bundle: --network_def#width 16 --network_def#blocks 3
+Weights of another network need its values, spelt as for monai.bundle, such as those of the quickstart:
+--network_def#width 16 --network_def#blocks 3 --image_size 64
 Exit code: 0 done, 1 an exported form differs or --check found an old one, 2 something is missing or does not fit,
 130 interrupted.
 Example: python scripts/export.py --onnx --openvino
