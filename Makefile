@@ -7,15 +7,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# MONAI Deploy needs other versions than the bundle: it has an environment of its own.
+# What runs beside another framework needs other versions, and has an environment of its own.
 DEPLOY := .venv-deploy
-DEPLOY_INSTALLED := $(DEPLOY)/.installed
+LABEL := .venv-label
+FL := .venv-fl
+PIP_INSTALL := -m pip install --disable-pip-version-check --no-input
 
 # Pictures are drawn without a screen, and no library reports its use to anybody.
 export MPLBACKEND := Agg
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup radiomics train study fl-test test check lint types tests deploy-test format clean
+.PHONY: help setup radiomics train study test check lint types tests deploy-test label-test fl-test format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 13
@@ -25,11 +27,11 @@ setup: $(INSTALLED)  ## make .venv and install the pinned packages
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; name one with: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input --requirement constraints.txt
+	$(BIN)/python $(PIP_INSTALL) --requirement constraints.txt
 	@touch $@
 
 radiomics: $(INSTALLED)  ## add the Frechet radiomics distance; needs a C compiler
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input --no-build-isolation \
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation \
 		--constraint constraints.txt --requirement constraints-radiomics.txt
 
 train: $(INSTALLED)  ## train, validate and evaluate on the built-in synthetic phantom: minutes on a CPU
@@ -43,24 +45,6 @@ study: $(INSTALLED)  ## cross-validate CycleGAN, Seg-CycleGAN and L1 on a small 
 	$(BIN)/python scripts/cross_validate.py --config configs/train.json configs/quickstart.yaml \
 		--dataset_dir data/phantom-study --arms baseline seg35 seg100 l1 --backend ray --output $(STUDY)
 	$(BIN)/python scripts/report.py $(STUDY) -o $(STUDY)/report.html
-
-FL := .venv-fl
-FL_DATA := data/federated
-fl-test: $(FL)/.installed  ## simulate a federation of two phantom sites with NVIDIA FLARE and check it: minutes
-	@for site in W Rh; do test -f $(FL_DATA)/$$site/datalist.json || \
-		$(FL)/bin/python scripts/make_phantom.py --output $(FL_DATA)/$$site --site $$site --size 64 --folds 3 \
-			--patients $$([ $$site = W ] && echo 12 || echo 9); done
-	@for exchange in generator all; do \
-		$(FL)/bin/python scripts/federated/job.py --sites W Rh --data $(FL_DATA)/{site} --simulate runs/federated/$$exchange \
-			--exchange $$exchange --rounds 2 --local-epochs 2 --config configs/train.json configs/quickstart.yaml \
-			--set image_size=32 network_def#width=4 network_def#blocks=1 discriminator_a_def#width=4; \
-		$(FL)/bin/python scripts/federated/check.py runs/federated/$$exchange --data $(FL_DATA)/{site}; done
-
-$(FL)/.installed: pyproject.toml constraints.txt scripts/federated/requirements.txt
-	$(PYTHON) -m venv $(FL)
-	$(FL)/bin/python -m pip install --disable-pip-version-check --no-input \
-		--constraint constraints.txt --requirement scripts/federated/requirements.txt .
-	@touch $@
 
 test: lint types tests  ## everything that must pass: lint, types, tests with coverage
 
@@ -77,19 +61,51 @@ tests: export OMP_NUM_THREADS := 1
 tests: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term
 
-$(DEPLOY_INSTALLED): scripts/deploy_app/requirements.txt
+# MONAI Deploy: the application on a phantom study, beside the bundle's own inference.
+$(DEPLOY)/.installed: scripts/deploy_app/requirements.txt
 	$(PYTHON) -m venv $(DEPLOY)
-	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check --no-input --requirement $<
+	$(DEPLOY)/bin/python $(PIP_INSTALL) --requirement $<
 	@touch $@
 
 deploy-test: export OMP_NUM_THREADS := 1
-deploy-test: $(INSTALLED) $(DEPLOY_INSTALLED)  ## run the MONAI Deploy application, in an environment of its own
+deploy-test: $(INSTALLED) $(DEPLOY)/.installed  ## run the MONAI Deploy application, in an environment of its own
 	ulimit -s 32768 && $(BIN)/python -m pytest -rP tests/deploy/check_app.py
+
+# MONAI Label: its own server, of the commit that starts beside pydicom 3. Its wheel asks for versions that do not go
+# together, so both are installed without their dependencies, which requirements.txt lists in full.
+MONAILABEL ?= git+https://github.com/Project-MONAI/MONAILabel@058ddfc45ac52c2cae7783e2cadac0efeb2a9647
+$(LABEL)/.installed: scripts/label_server/requirements.txt
+	$(PYTHON) -m venv $(LABEL)
+	$(LABEL)/bin/python $(PIP_INSTALL) --no-deps --requirement $<
+	$(LABEL)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation "$(MONAILABEL)"
+	@touch $@
+
+label-test: export OMP_NUM_THREADS := 1
+label-test: $(INSTALLED) $(LABEL)/.installed  ## run MONAI Label's server on the bundle, in an environment of its own
+	$(BIN)/python -m pytest tests/label/check_server.py
+
+# NVIDIA FLARE: two simulated sites of the phantom, which share no patient.
+FL_DATA := data/federated
+$(FL)/.installed: pyproject.toml constraints.txt scripts/federated/requirements.txt
+	$(PYTHON) -m venv $(FL)
+	$(FL)/bin/python $(PIP_INSTALL) --constraint constraints.txt --requirement scripts/federated/requirements.txt .
+	@touch $@
+
+fl-test: export OMP_NUM_THREADS := 1
+fl-test: $(FL)/.installed  ## simulate a federation of two phantom sites with NVIDIA FLARE and check it
+	@for site in W Rh; do test -f $(FL_DATA)/$$site/datalist.json || \
+		$(FL)/bin/python scripts/make_phantom.py --output $(FL_DATA)/$$site --site $$site --size 64 --folds 3 \
+			--patients $$([ $$site = W ] && echo 12 || echo 9); done
+	@for exchange in generator all; do \
+		$(FL)/bin/python scripts/federated/job.py --sites W Rh --data $(FL_DATA)/{site} --simulate runs/federated/$$exchange \
+			--exchange $$exchange --rounds 2 --local-epochs 2 --config configs/train.json configs/quickstart.yaml \
+			--set image_size=32 network_def#width=4 network_def#blocks=1 discriminator_a_def#width=4; \
+		$(FL)/bin/python scripts/federated/check.py runs/federated/$$exchange --data $(FL_DATA)/{site}; done
 
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment, caches and build files; runs and data stay
-	rm -rf $(VENV) $(DEPLOY) build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEPLOY) $(LABEL) $(FL) build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -88,7 +88,7 @@ def test_images_are_read_and_objects_made_as_the_inference_config_says(tmp_path:
 def test_a_preprocessing_that_does_not_begin_with_reading_is_refused(tmp_path: Path) -> None:
     model = find_model(make_bundle(tmp_path, "model.pt"))
     config = config_of(tmp_path)
-    config["preprocessing#transforms"] = config["preprocessing#transforms"][1:]
+    config["preprocessing#transforms"] = config["preprocessing#transforms"][2:]
     with pytest.raises(ValueError, match="begins with EnsureChannelFirstd, expected LoadImaged"):
         Settings.of(model, config)
 

@@ -70,7 +70,7 @@ class Settings(NamedTuple):
     accepted: Collection[str]
     """Kinds of DICOM object (``bundle.dicom.Kind``) that may be given to the network."""
     load: Callable[[str], MetaTensor]
-    """A path to the image, (W, H) float32, by the first transform of the preprocessing, which the SDK leaves out."""
+    """A path to the image, (W, H) float32, by the transform of the preprocessing that the SDK leaves out."""
     objects: VirtualDESObjects
     """Makes the DICOM objects."""
 
@@ -87,15 +87,16 @@ class Settings(NamedTuple):
                 "with which it was exported, such as model.ts"
             )
         config["model_path"] = str(model.weights)
-        first: Any = config.get_parsed_content("preprocessing").transforms[0]
-        if "LoadImage" not in type(first).__name__:
+        steps = config.get_parsed_content("preprocessing").transforms
+        loading: Any = next((step for step in steps if "LoadImage" in type(step).__name__), None)
+        if loading is None:
             raise ValueError(
-                f"the preprocessing of {model.path} begins with {type(first).__name__}, expected LoadImaged; give a "
+                f"the preprocessing of {model.path} begins with {type(steps[0]).__name__}, expected LoadImaged; give a "
                 "model of this bundle"
             )
 
         def load(path: str) -> MetaTensor:
-            image: MetaTensor = first({"image": path})["image"]
+            image: MetaTensor = loading({"image": path})["image"]
             return image
 
         return cls(config.get_parsed_content("accepted_kinds"), load, config.get_parsed_content("dicom_objects"))
