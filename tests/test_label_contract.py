@@ -66,7 +66,7 @@ def test_a_training_on_pairs_alone_rewrites_the_weights_it_began_with(tmp_path: 
     """The overrides are those of MONAI Label's BundleTrainTask, its checkpoint loader included."""
     pairs = [write_pair(tmp_path, number) for number in range(3)]
     model, network = tmp_path / "model.pt", {"width": 4, "blocks": 1}
-    first = ResnetGenerator(**network).state_dict()
+    first = ResnetGenerator(width=4, blocks=1).state_dict()
     torch.save(first, model)
     loader = {
         "_target_": "CheckpointLoader",
@@ -92,7 +92,7 @@ def test_a_training_on_pairs_alone_rewrites_the_weights_it_began_with(tmp_path: 
     made = workflow("train.json", **options)
     made.run()
     rewritten = torch.load(model, weights_only=True)
-    ResnetGenerator(**network).load_state_dict(rewritten, strict=True)
+    ResnetGenerator(width=4, blocks=1).load_state_dict(rewritten, strict=True)
     moved = torch.cat([(rewritten[name] - first[name]).flatten() for name in first]).abs()
     assert 0 < moved.max() < 0.05  # trained on from the weights that were there, and not from new ones
 

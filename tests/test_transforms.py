@@ -208,7 +208,8 @@ def test_bad_arguments_of_the_fit_are_refused(arguments: dict[str, Any], message
 
 @pytest.mark.parametrize("size", [0, 12, 18, 50, 64.0, "64"])
 def test_a_size_that_the_generator_cannot_halve_twice_is_refused(size: Any) -> None:
-    with pytest.raises(ValueError, match=r"expected 'native' or a multiple of 4 that is at least 16.* Correct image_size"):
+    words = r"expected 'native' or a multiple of 4 that is at least 16.* Correct image_size"
+    with pytest.raises(ValueError, match=words):
         FitSquared("image", size)
 
 

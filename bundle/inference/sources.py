@@ -31,8 +31,8 @@ _MANY = 200
 def find_images(dataset_dir: str | PathLike[str]) -> list[Path]:
     """List the images of a folder, at any depth, or a single file, sorted by path.
 
-    Hidden files, DICOMDIRs and files that already are results (``*_virtual_des.*``) are left out. A file without a known suffix
-    counts as an image if it is DICOM.
+    Hidden files, DICOMDIRs and files that already are results (``*_virtual_des.*``) are left out. A file without a
+    known suffix counts as an image if it is DICOM.
 
     Raises:
         FileNotFoundError: there is no such folder or file, or no image in it.
