@@ -71,13 +71,12 @@ deploy-test: export OMP_NUM_THREADS := 1
 deploy-test: $(INSTALLED) $(DEPLOY)/.installed  ## run the MONAI Deploy application, in an environment of its own
 	ulimit -s 32768 && $(BIN)/python -m pytest -rP tests/deploy/check_app.py
 
-# MONAI Label: its own server, of the commit that starts beside pydicom 3. Its wheel asks for versions that do not go
-# together, so both are installed without their dependencies, which requirements.txt lists in full.
-MONAILABEL ?= git+https://github.com/Project-MONAI/MONAILabel@058ddfc45ac52c2cae7783e2cadac0efeb2a9647
-$(LABEL)/.installed: scripts/label_server/requirements.txt
+# MONAI Label: its own server. Its package names versions that do not go together, hence --no-deps: requirements.txt lists
+# all of them.
+$(LABEL)/.installed: scripts/label_server/requirements.txt scripts/label_server/monailabel.txt
 	$(PYTHON) -m venv $(LABEL)
-	$(LABEL)/bin/python $(PIP_INSTALL) --no-deps --requirement $<
-	$(LABEL)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation "$(MONAILABEL)"
+	$(LABEL)/bin/python $(PIP_INSTALL) --no-deps --requirement scripts/label_server/requirements.txt
+	$(LABEL)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --requirement scripts/label_server/monailabel.txt
 	@touch $@
 
 label-test: export OMP_NUM_THREADS := 1

@@ -99,7 +99,17 @@ def imported_packages(folder: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"bundle", "scripts"}
+    return found - set(sys.stdlib_module_names) - {"bundle", "scripts"} - pinned_beside(folder)
+
+
+def pinned_beside(folder: str) -> set[str]:
+    """What code with an environment of its own, such as that of a federation's client, pins beside itself."""
+    lines = [
+        line for path in (ROOT / folder).rglob("requirements.txt") for line in path.read_text("utf-8").splitlines()
+    ]
+    return {line.split("==")[0].lower().replace("-", "_") for line in lines if "==" in line} - {
+        name.lower().replace("-", "_") for name in pins()
+    }
 
 
 @pytest.mark.parametrize("folder", ["bundle", "scripts"])
