@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "file_at", "json_text", "write_text"]
+__all__ = ["atomic_path", "file_at", "json_text", "remove_unfinished", "write_text"]
 
 
 @contextmanager
@@ -33,6 +34,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: str | Path) -> None:
+    """Remove what processes that were killed have left of ``path``; no other process may be writing it now."""
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
+        if left.name.removeprefix(f".{path.stem}.").removesuffix(path.suffix).isdigit():
+            left.unlink(missing_ok=True)
 
 
 def file_at(path: Path) -> Path:

@@ -21,9 +21,8 @@ from typing import Any
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fire.parser import DefaultParseValue
-
 from bundle.exports import sha256_of
+from scripts.config_values import overrides_of
 from scripts.exporting.comparison import DifferenceError
 from scripts.exporting.graphs import require, write_onnx, write_openvino
 from scripts.exporting.source import ROOT, read_source
@@ -73,19 +72,6 @@ def argument_parser() -> argparse.ArgumentParser:
         help="write nothing; say whether the TorchScript is of these weights and configs",
     )
     return parser
-
-
-def overrides_of(left_over: Sequence[str]) -> dict[str, Any]:
-    """Read ``--id value`` and ``--id=value`` as monai.bundle does.
-
-    Raises:
-        ValueError: a word is neither.
-    """
-    words = [part for word in left_over for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    names, values = words[::2], words[1::2]
-    if len(names) != len(values) or not all(name.startswith("--") for name in names):
-        raise ValueError(f"{' '.join(left_over)}: expected values of the config as --name value")
-    return {name.removeprefix("--"): DefaultParseValue(value) for name, value in zip(names, values, strict=True)}
 
 
 def check(weights: Path, overrides: dict[str, Any]) -> int:

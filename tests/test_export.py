@@ -21,7 +21,8 @@ from monai.data.torchscript_utils import load_net_with_metadata
 
 from bundle.exports import sha256_of
 from bundle.networks import ResnetGenerator
-from scripts.export import main, overrides_of
+from scripts.config_values import overrides_of
+from scripts.export import main
 from scripts.exporting import comparison, graphs
 from tests.conftest import ROOT
 from tests.workflow import CONFIGS, environment

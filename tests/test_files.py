@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.files import atomic_path, json_text, write_text
+from bundle.files import atomic_path, json_text, remove_unfinished, write_text
 
 
 def test_the_file_appears_complete_under_its_name_with_parents_made(tmp_path: Path) -> None:
@@ -73,3 +73,10 @@ def test_nan_and_infinity_become_null() -> None:
 def test_files_are_written_without_torch() -> None:
     code = "import sys, bundle.files; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_what_killed_processes_left_of_a_file_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".a[1].123.dcm", ".a[1].77.dcm", "a[1].dcm", ".a[1].x.dcm", ".a[1].b.9.dcm", ".b.123.dcm"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path / "a[1].dcm")
+    assert {path.name for path in tmp_path.iterdir()} == {"a[1].dcm", ".a[1].x.dcm", ".a[1].b.9.dcm", ".b.123.dcm"}

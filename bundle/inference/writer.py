@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from bundle.dicom.kind import INPUT_KINDS
 from bundle.dicom.virtual_des import VirtualDESObjects
+from bundle.files import remove_unfinished
 from bundle.image_writer import write_like_source
 from bundle.inference.dataset import FAILURE_KEY, SOURCE_KEY
 from bundle.inference.report import REPORT_NAME, Report, ReportRow, reason_of
@@ -133,4 +134,5 @@ class VirtualDESWriter:
             return ()
         if self.dicom_objects is None:
             raise ValueError("no dicom_objects are configured, which make the results of DICOM files")
+        remove_unfinished(target)
         return self.dicom_objects.write(pred, source, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -10,8 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from scripts.evidence.jobs import ROOT, Job, run_job
+from scripts.evidence.jobs import Job, run_job
 from scripts.processes import end_with_parent
+from scripts.ray_cluster import connected, require_resources
 
 __all__ = ["Outcome", "run_on_ray", "run_one_by_one"]
 
@@ -59,28 +59,14 @@ def run_on_ray(jobs: Sequence[Job], address: str | None, cpus: float, gpus: floa
         ImportError: Ray is not installed.
         ValueError: Ray has not enough for a single job.
     """
-    ray = _ray()
-    environment = {**_variables(jobs[0]), "PYTHONPATH": str(ROOT)}
-    if not gpus:  # else all jobs of a machine would share its first GPU
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    ray.init(
-        address=address,
-        runtime_env={"env_vars": environment},
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        configure_logging=False,
-    )
-    try:
-        _require(ray.cluster_resources(), cpus, gpus)
+    with connected(address, _variables(jobs[0]), gpus) as ray:
+        require_resources(ray, "job", cpus, gpus)
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=ATTEMPTS - 1, max_calls=1)(run_job)
         running = {task.remote(job): job for job in jobs}
         while running:
             done, _ = ray.wait(list(running), num_returns=1)
             job = running.pop(done[0])
             yield job, _result(ray, done[0])
-    finally:
-        ray.shutdown()
 
 
 def _result(ray: Any, reference: Any) -> str | None:
@@ -89,27 +75,6 @@ def _result(ray: Any, reference: Any) -> str | None:
     except ray.exceptions.RayError as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return result
-
-
-def _require(resources: dict[str, float], cpus: float, gpus: float) -> None:
-    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if resources.get(name, 0) < wanted:
-            raise ValueError(
-                f"a job asks for {wanted:g} {name}, but Ray has {resources.get(name, 0):g}; "
-                f"lower --{name.lower()}s-per-job or give the --address of a larger cluster"
-            )
-
-
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no library reports its use to anybody
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # we hide the GPUs ourselves
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError(
-            "Ray is not installed: pip install -c constraints.txt '.[ray]', or use --backend sequential"
-        ) from error
-    return ray
 
 
 def _variables(job: Job) -> dict[str, str]:

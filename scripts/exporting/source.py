@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,11 @@ from torch import nn
 
 from bundle.errors import root_cause
 from bundle.exports import sha256_of
-from bundle.overrides import known_ids, unknown_ids
+from bundle.overrides import known_ids
 from bundle.weights import load_weights
+from scripts.config_values import refuse_unknown, with_overrides
 
-__all__ = ["ROOT", "Source", "read_configs", "read_source", "with_overrides"]
+__all__ = ["ROOT", "Source", "read_configs", "read_source"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,25 +69,5 @@ def read_configs(overrides: Mapping[str, Any], root: Path = ROOT) -> tuple[dict[
     """
     configs = root / "configs"
     config = with_overrides(ConfigParser.load_config_file(configs / "inference.json"), overrides)
-    _refuse_unknown(config, known_ids(configs, config), overrides)
+    refuse_unknown(config, known_ids(configs, config), overrides)
     return config, ConfigParser.load_config_file(configs / "metadata.json")
-
-
-def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``config`` with values replaced by id, ``a#b`` for one inside another."""
-    parser = ConfigParser(config=copy.deepcopy(dict(config)))
-    for name, value in overrides.items():
-        parser[name] = value
-    changed: dict[str, Any] = parser.get()
-    changed.pop("_meta_", None)
-    return changed
-
-
-def _refuse_unknown(config: Mapping[str, Any], known: set[str], overrides: Mapping[str, Any]) -> None:
-    for name in unknown_ids(config, known):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean --{near[0]}?" if near else "see configs/inference.json for what can be set"
-        raise ValueError(f"--{name} is no option of this command and no value of configs/inference.json: {hint}")
-    for name, value in overrides.items():
-        if isinstance(value, str) and value.lower() in ("true", "false"):  # a text counts as true whatever it says
-            raise ValueError(f"--{name} is the text {value!r}: write {value.capitalize()}")

@@ -12,7 +12,8 @@ from monai.bundle import ConfigParser
 
 from bundle.exports import sha256_of
 from bundle.files import atomic_path, json_text
-from scripts.exporting.source import Source, with_overrides
+from scripts.config_values import with_overrides
+from scripts.exporting.source import Source
 
 __all__ = ["NAME", "write_zip", "zip_path"]
 

@@ -1,0 +1,1 @@
+"""Inference spread over many workers."""

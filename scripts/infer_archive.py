@@ -1,0 +1,140 @@
+"""Make the virtual DES of an archive with many workers on Ray: the inference of configs/inference.json, spread.
+
+Each worker holds the network and takes some files at a time. A worker that is lost is replaced, its files are given out
+again and nothing is lost; files that are finished are skipped, also by the next run of the same command. report.csv in
+the output folder is that of the single process. Any value of the config can be given, spelt as for monai.bundle, such
+as --model_path FILE --image_size 512 --deterministic_uids True.
+Exit code: 0 done, 1 an image failed or none could be used, 2 something is missing or does not fit, 130 interrupted.
+Example: python scripts/infer_archive.py --dataset_dir /archive/LE --output_dir /archive/virtual --workers 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from monai.bundle import ConfigParser
+from tqdm import tqdm
+
+from bundle.inference import Sources
+from bundle.inference.report import REPORT_NAME, Report
+from bundle.overrides import known_ids
+from scripts.archive.driver import Crew
+from scripts.archive.worker import Task
+from scripts.config_values import overrides_of, refuse_unknown, with_overrides
+from scripts.ray_cluster import ROOT, connected
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the command's parser; overrides of the config are what it leaves over."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--dataset_dir", required=True, type=Path, metavar="DIR", help="mammograms, at any depth")
+    parser.add_argument("--output_dir", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many (default: 2)")
+    parser.add_argument("--chunk", type=int, default=16, metavar="N", help="files in a worker's hand (default: 16)")
+    parser.add_argument(
+        "--address", help="of a Ray cluster that shares the folders, or auto; without it Ray runs on this machine"
+    )
+    parser.add_argument("--cpus-per-worker", type=float, default=1, metavar="N", help="processors (default: 1)")
+    parser.add_argument("--gpus-per-worker", type=float, default=0, metavar="N", help="GPUs, may be a fraction")
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        type=Path,
+        default=[ROOT / "configs" / "inference.json"],
+        metavar="FILE",
+        help="the config and overlays of it (default: configs/inference.json)",
+    )
+    return parser
+
+
+def task_of(options: argparse.Namespace, overrides: dict[str, Any]) -> Task:
+    """Read the config with its overrides.
+
+    Raises:
+        ValueError: an override has an id that the config does not know, or an option is out of range.
+        FileNotFoundError: there are no weights.
+    """
+    if min(options.workers, options.chunk) < 1:
+        raise ValueError("--workers and --chunk must be at least 1")
+    paths = {"bundle_root": str(ROOT), "dataset_dir": str(options.dataset_dir.absolute())}
+    paths |= {"output_dir": str(options.output_dir.absolute())}
+    files = [str(path) for path in options.config]
+    config = with_overrides(ConfigParser.load_config_files(files), {**overrides, **paths})
+    refuse_unknown(config, known_ids(ROOT / "configs", config), overrides)
+    weights = Path(_value(config, "model_path"))
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"no weights at {weights}; train first (training writes models/model.pt) or give --model_path"
+        )
+    config["model_path"] = str(weights.absolute())
+    return Task(config, uuid.uuid4().hex)
+
+
+def _value(config: dict[str, Any], name: str) -> Any:
+    return ConfigParser(config=with_overrides(config, {})).get_parsed_content(name)
+
+
+def infer(options: argparse.Namespace, task: Task) -> int:
+    """Do all images; return the exit status."""
+    sources = Sources(options.dataset_dir, options.output_dir, _value(dict(task.config), "accepted_kinds"))
+    pending, report = sources.pending, Report(sources.output_dir / REPORT_NAME)
+    report.start()
+    report.add(sources.known)
+    for row in sources.known:
+        if row.status in ("refused", "failed"):
+            print(f"{row.image} {row.status}: {row.reason}", file=sys.stderr)
+    workers = min(options.workers, max(1, -(-len(pending) // options.chunk)))
+    if pending:
+        _spread(options, task, sources, report, workers)
+    print(f"virtual DES: {report.summary()}; see {report.path}")
+    return 1 if report.failed() else 0
+
+
+def _spread(options: argparse.Namespace, task: Task, sources: Sources, report: Report, workers: int) -> None:
+    threads = str(max(1, int(options.cpus_per_worker)))
+    variables = {"OMP_NUM_THREADS": threads, "MPLBACKEND": "Agg"}
+    with connected(options.address, variables, options.gpus_per_worker) as ray:
+        crew = Crew(ray, task, sources, workers, options.cpus_per_worker, options.gpus_per_worker)
+        crew.start()
+        begun, number = time.monotonic(), len(sources.pending)
+        interval = 0.5 if sys.stderr.isatty() else 30.0
+        with tqdm(total=number, desc="virtual DES", unit="image", mininterval=interval, dynamic_ncols=True) as bar:
+            for rows in crew.work(sources.pending, options.chunk):
+                report.add(rows)
+                for row in rows:
+                    if row.status == "failed":
+                        bar.write(f"{row.image} failed: {row.reason}", file=sys.stderr)
+                bar.update(len(rows))
+        seconds = time.monotonic() - begun
+    lost = f", {crew.lost} workers lost and replaced" if crew.lost else ""
+    print(f"{number} images in {seconds:.1f} s with {workers} workers{lost}: {number / seconds:.2f} images/s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options, left_over = argument_parser().parse_known_args(arguments)
+    try:
+        return infer(options, task_of(options, overrides_of(left_over)))
+    except (ValueError, ImportError, OSError) as error:
+        print(f"infer_archive: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("infer_archive: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())
