@@ -88,7 +88,8 @@ def options_in_the_text(page: str) -> set[str]:
 def options_known(page: str) -> set[str]:
     """Top-level names of the config that a page is about, and the options of the scripts that it shows."""
     parser = ConfigParser()
-    files = ["inference.json"] if "inference" in page else ["train.json", "evaluate.json"]
+    applied = any(name in page for name in ("archive", "export", "inference", "weights"))
+    files = ["inference.json"] if applied else ["train.json", "evaluate.json"]
     parser.read_config([ROOT / "configs" / name for name in files])
     known = set(parser.get()) | MONAI_OPTIONS | TORCHRUN_OPTIONS
     shown = {words(command)[1] for command in commands(page) if "scripts/" in command}
