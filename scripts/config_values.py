@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import difflib
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,25 @@ from monai.bundle import ConfigParser
 
 from bundle.overrides import unknown_ids
 
-__all__ = ["overrides_of", "refuse_unknown", "with_overrides"]
+__all__ = ["override_of", "overrides_of", "refuse_unknown", "with_overrides"]
+
+
+def override_of(text: str) -> tuple[str, Any]:
+    """Name and value of NAME=VALUE; a value that is no number, list, bool or null is text.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise ValueError(f"--set {text}: expected NAME=VALUE, such as --set max_epochs=50 image_size=128")
+    words = {"true": True, "false": False, "null": None, "none": None}
+    if value.lower() in words:
+        return name, words[value.lower()]
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def overrides_of(left_over: Sequence[str]) -> dict[str, Any]:

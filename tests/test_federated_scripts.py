@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bundle.federated import CESMAlgo
 from bundle.phantom import make_phantom
+from scripts.config_values import override_of
 from scripts.federated import check, extract, job
 from tests.conftest import ROOT, TINY
 
@@ -37,7 +38,7 @@ def settings(*arguments: str) -> dict[str, Any]:
     ],
 )
 def test_a_value_is_read_as_what_it_looks_like(text: str, value: Any) -> None:
-    assert job.override(text) == ("a", value)
+    assert override_of(text) == ("a", value)
 
 
 def test_the_schedules_of_all_sites_fall_over_all_rounds_and_no_site_stops_alone() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from bundle.data import read_datalist
 from bundle.metrics.intervals import Resampling
 from bundle.overrides import known_ids, unknown_ids
+from scripts.config_values import override_of
 from scripts.evidence.arms import Arm
 from scripts.evidence.backends import Outcome, run_on_ray, run_one_by_one
 from scripts.evidence.jobs import LOG, ROOT, Job, finished_sections, refuse_other_settings
@@ -107,17 +107,10 @@ def _folds(options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _override(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign or not name:
-        raise ValueError(f"--set {text}: expected NAME=VALUE, such as --set max_epochs=50 image_size=128")
+    name, value = override_of(text)
     if name in _OF_THE_STUDY:
         raise ValueError(f"--set {name}: each job has its own; see the options of this command")
-    if value.lower() in ("true", "false", "null", "none"):
-        return name, {"true": True, "false": False}.get(value.lower())
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    return name, value
 
 
 def _refuse_unknown(study: Study) -> None:

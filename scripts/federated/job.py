@@ -9,7 +9,6 @@ Example: python scripts/federated/job.py --sites W Rh --data data/federated/{sit
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import os
 import shutil
@@ -35,6 +34,7 @@ from bundle.overrides import known_ids, unknown_ids
 from bundle.resumable_trainer import ResumableTrainer
 from bundle.trainer import CycleGANTrainer
 from bundle.weights import load_weights
+from scripts.config_values import override_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "cesm"
@@ -91,7 +91,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     missing = [name for name in options.config if not (ROOT / name).is_file()]
     if missing:
         raise ValueError(f"no {missing[0]} in {ROOT}; give configs of the bundle, which every site has")
-    overrides = dict(override(text) for text in options.set)
+    overrides = dict(override_of(text) for text in options.set)
     taken = [name for name in overrides if name in _OF_THE_SITE]
     if taken:
         raise ValueError(f"--set {taken[0]}: follows from the site or the rounds")
@@ -104,24 +104,6 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "configs": options.config,
         "overrides": {"patience": 0} | overrides | own,
     }
-
-
-def override(text: str) -> tuple[str, Any]:
-    """Name and value of NAME=VALUE; a value that is no number, list, bool or null is text.
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    name, sign, value = text.partition("=")
-    if not sign or not name:
-        raise ValueError(f"--set {text}: expected NAME=VALUE, such as --set image_size=128")
-    words = {"true": True, "false": False, "null": None, "none": None}
-    if value.lower() in words:
-        return name, words[value.lower()]
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def config_of(settings: dict[str, Any]) -> ConfigParser:
