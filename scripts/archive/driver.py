@@ -17,7 +17,10 @@ __all__ = ["Chunk", "Crew"]
 
 logger = logging.getLogger("cesm")
 ATTEMPTS = 3
-"""A file whose worker is lost so often is held to be the reason."""
+"""A file whose worker is lost so often is held to be the reason; so is what workers lack that die while they start."""
+PATIENCE = 60.0
+"""Seconds without any worker after which the command says what it waits for."""
+UNTOLD = "its worker was lost before it could tell what had to be filled in"
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,19 @@ class Chunk:
 
 @dataclass
 class Crew:
-    """Workers of one run.
+    """Workers of one run. They join when Ray has room for them and they hold the network.
 
     Args:
         ray: the connected module.
         task: what the workers do.
         sources: the images; those pending are given out.
-        size: how many workers.
+        size: how many workers, at most.
         cpus: processors of a worker.
         gpus: GPUs of a worker, 0 for none; may be a fraction.
-        lost: how many workers were lost so far.
+
+    Attributes:
+        lost: how many workers were lost so far, with files in hand.
+        most: how many were there at a time, at most.
     """
 
     ray: Any
@@ -54,57 +60,119 @@ class Crew:
     size: int
     cpus: float = 1
     gpus: float = 0
-    lost: int = 0
-    _idle: list[Any] = field(default_factory=list)
+    lost: int = field(default=0, init=False)
+    most: int = field(default=0, init=False)
+    _idle: list[Any] = field(default_factory=list, init=False)
+    _starting: dict[Any, Any] = field(default_factory=dict, init=False)
+    _running: dict[Any, tuple[Any, Chunk]] = field(default_factory=dict, init=False)
+    _stillborn: int = field(default=0, init=False)
 
     def start(self) -> None:
-        """Start the workers and wait until each holds the network.
+        """Start the workers and wait until the first one holds the network.
 
         Raises:
-            ValueError: Ray has not enough for one worker, or the config or the weights cannot be used.
+            ValueError: Ray has not enough for one worker, the config or the weights cannot be used, or workers die
+                while they start.
         """
         require_resources(self.ray, "worker", self.cpus, self.gpus)
-        self._idle = [self._new_worker() for _ in range(self.size)]
-        for problem in self.ray.get([worker.problem.remote() for worker in self._idle]):
-            if problem is not None:
-                raise ValueError(problem)
+        for _ in range(self.size):
+            self._hire()
+        while not self._idle:
+            self._join(self._next())
 
     def work(self, files: Sequence[Path], chunk: int) -> Iterator[list[ReportRow]]:
-        """Have all files done, ``chunk`` at a time; lines of the report come as they are known."""
+        """Have all files done, ``chunk`` at a time; lines of the report come as they are known.
+
+        Raises:
+            ValueError: all workers were lost and none can be started.
+        """
         waiting = deque(Chunk(tuple(files[start : start + chunk])) for start in range(0, len(files), chunk))
-        running: dict[Any, tuple[Any, Chunk]] = {}
-        while waiting or running:
+        while waiting or self._running:
             while waiting and self._idle:
                 worker, todo = self._idle.pop(), waiting.popleft()
-                running[worker.infer.remote([str(file) for file in todo.files])] = worker, todo
-            (done, *_), _ = self.ray.wait(list(running), num_returns=1)
-            worker, todo = running.pop(done)
-            try:
-                rows = self.ray.get(done)
-            except self.ray.exceptions.RayTaskError as error:
-                self._idle.append(worker)
-                yield [self._failed(file, str(error.cause or error).splitlines()[0]) for file in todo.files]
-            except self.ray.exceptions.RayError:
-                yield self._after_loss(todo, waiting)
+                self._running[worker.infer.remote([str(file) for file in todo.files])] = worker, todo
+            done = self._next()
+            if done in self._starting:
+                self._join(done)
             else:
-                self._idle.append(worker)
-                yield [self._as_done(row) for row in rows]
+                yield self._outcome(done, waiting)
 
-    def _new_worker(self) -> Any:
+    def _hire(self) -> None:
         actor = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(ArchiveWorker)
-        return actor.remote(self.task)
+        worker = actor.remote(self.task)
+        self._starting[worker.problem.remote()] = worker
+
+    def _next(self) -> Any:
+        """Wait for the next worker that has started or ended its work."""
+        while True:
+            done, _ = self.ray.wait([*self._starting, *self._running], num_returns=1, timeout=PATIENCE)
+            if done:
+                return done[0]
+            if not self._running:
+                logger.warning("waiting until Ray has room for a worker and it has started")
+
+    def _join(self, started: Any) -> None:
+        """Take on a worker that has started, or another one in its place if it has died at that."""
+        worker = self._starting.pop(started)
+        died = False
+        try:
+            problem = self.ray.get(started)
+        except self.ray.exceptions.RayError as error:
+            died = True
+            self._stillborn += 1
+            problem = f"{self._stillborn} workers died while they started (is there memory for them?): {_line(error)}"
+        if problem is None:
+            self._stillborn = 0
+            self._idle.append(worker)
+            self.most = max(self.most, len(self._idle) + len(self._running))
+            return
+        self.ray.kill(worker)
+        if died and self._stillborn < ATTEMPTS:
+            self._hire()
+        nobody = not (self._idle or self._running or self._starting)
+        if nobody or (not died and not self.most):  # what the first one says of the config, all would say
+            raise ValueError(problem)
+        logger.warning("a worker could not be started: %s", problem)
+
+    def _outcome(self, done: Any, waiting: deque[Chunk]) -> list[ReportRow]:
+        """What is known of a worker's files after it has ended its work; the rest goes back to those waiting."""
+        worker, todo = self._running.pop(done)
+        try:
+            rows, problem = self.ray.get(done)
+        except self.ray.exceptions.RayError as error:
+            logger.debug("lost worker: %s", error)
+            return self._after_loss(todo, waiting)
+        if problem is None:
+            self._idle.append(worker)
+        else:
+            rows = rows + self._after_error(worker, todo, {row.image for row in rows}, problem, waiting)
+        return [self._as_done(row) for row in rows]
 
     def _after_loss(self, todo: Chunk, waiting: deque[Chunk]) -> list[ReportRow]:
-        """Take a new worker; give the work to it, or name the file that costs one worker after the other."""
+        """Take a new worker; give the work out again, or name the file that costs one worker after the other."""
         self.lost += 1
-        worker = self._new_worker()
-        worker.problem.remote()  # it loads the network before its first files
-        self._idle.append(worker)
+        self._hire()
         logger.warning("a worker was lost with %d images in hand; another one takes them", len(todo.files))
         if len(todo.files) == 1 and todo.lost + 1 >= ATTEMPTS:
-            reason = f"{todo.lost + 1} workers died with it in hand (was there too little memory for it?)"
+            reason = f"{todo.lost + 1} workers were lost with it in hand (was there too little memory for it?)"
             return [self._failed(todo.files[0], reason)]
         waiting.extendleft(reversed(todo.again()))
+        return []
+
+    def _after_error(
+        self, worker: Any, todo: Chunk, told: set[str], problem: str, waiting: deque[Chunk]
+    ) -> list[ReportRow]:
+        """Replace a worker that met an error, after which a GPU may be of no use to it, and find the file that did it.
+
+        An error of reading or writing is the file's own and never comes here.
+        """
+        self.ray.kill(worker)
+        self._hire()
+        rest = [file for file in todo.files if self.sources.name(file) not in told]
+        if len(todo.files) == 1:
+            return [self._failed(file, problem) for file in rest]
+        logger.warning("%s: %d images are tried again one by one", problem, len(rest))
+        waiting.extendleft(Chunk((file,), max(todo.lost, 1)) for file in reversed(rest))
         return []
 
     def _failed(self, file: Path, reason: str) -> ReportRow:
@@ -113,4 +181,9 @@ class Crew:
     @staticmethod
     def _as_done(row: ReportRow) -> ReportRow:
         """A result that exists although its image was pending was written by a worker that was lost afterwards."""
-        return row._replace(status="done", reason="") if row.status == "skipped" else row
+        return row._replace(status="done", reason=UNTOLD) if row.status == "skipped" else row
+
+
+def _line(error: Exception) -> str:
+    """The first line of what Ray says, which may be long or empty."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
