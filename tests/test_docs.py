@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
+import io
 import os
 import re
 import shlex
@@ -118,9 +120,13 @@ def test_inference_after_the_quickstart_is_shown_with_the_network_of_the_quickst
 
 
 @functools.cache
-def help_text(*script: str) -> str:
-    result = subprocess.run([sys.executable, *script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return result.stdout
+def help_text(script: str, *subcommand: str) -> str:
+    """What ``--help`` prints, in this process: the libraries are imported already."""
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as stop:
+        module.main([*subcommand, "--help"])
+    assert not stop.value.code
+    return printed.getvalue()
 
 
 @pytest.mark.parametrize("command", SCRIPT_RUNS)
