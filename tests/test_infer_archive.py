@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
@@ -91,21 +92,16 @@ def alone(archive: Path) -> Path:
 
 
 def _kill_one_of(output: Path) -> Iterator[int]:
-    """Wait until some results are there, and kill a worker; give its process number."""
+    """Wait until some results are there, and kill a worker that has files in hand; give its process number."""
     for _ in range(1200):
         if sum(1 for _ in output.rglob("*.dcm")) >= 4:
-            break
+            for folder in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    if (folder / "cmdline").read_bytes().startswith(b"ray::ArchiveWorker.infer"):
+                        os.kill(int(folder.name), signal.SIGKILL)
+                        yield int(folder.name)
+                        return
         time.sleep(0.05)
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                named = (folder / "cmdline").read_bytes().startswith(b"ray::ArchiveWorker")
-            except OSError:
-                continue
-            if named:
-                os.kill(int(folder.name), signal.SIGKILL)
-                yield int(folder.name)
-                return
 
 
 @pytest.mark.slow
