@@ -5,14 +5,15 @@ MONAI Deploy prefers ``model.ts`` to ``model.pt`` without asking which is newer,
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import zipfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EXPORT_SUFFIXES", "RECORD", "recorded", "remove_exports", "sha256_of", "stale_reason"]
+from bundle.files import sha256_of
+
+__all__ = ["EXPORT_SUFFIXES", "RECORD", "recorded", "remove_exports", "stale_reason"]
 
 logger = logging.getLogger("cesm")
 
@@ -20,12 +21,6 @@ EXPORT_SUFFIXES = (".ts", ".onnx", ".xml", ".bin")
 """TorchScript, ONNX, and OpenVINO's pair of files, beside the weights and with their stem."""
 RECORD = "export.json"
 """Name of the record inside an exported TorchScript archive: of which weights, with which overrides of the config."""
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's content, as ``sha256sum`` prints it."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recorded(archive: str | Path) -> dict[str, Any] | None:

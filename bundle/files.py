@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "file_at", "json_text", "remove_unfinished", "write_text"]
+__all__ = ["atomic_path", "file_at", "json_text", "remove_unfinished", "sha256_of", "write_text"]
 
 
 @contextmanager
@@ -47,6 +48,12 @@ def remove_unfinished(path: str | Path) -> None:
 def file_at(path: Path) -> Path:
     """One absolute path for a file, however it is written; its name stays that of a link, since it tells the format."""
     return path.parent.resolve() / path.name
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's content, as ``sha256sum`` prints it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: str | Path, text: str) -> Path:

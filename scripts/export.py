@@ -21,7 +21,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bundle.exports import sha256_of
+from bundle.files import sha256_of
 from scripts.config_values import overrides_of
 from scripts.exporting.comparison import DifferenceError
 from scripts.exporting.graphs import require, write_onnx, write_openvino

@@ -105,8 +105,8 @@ def test_an_archive_whose_config_the_sdk_does_not_find_is_refused_as_it_would_ru
 def test_a_prepared_package_holds_all_the_code_that_the_application_imports(tmp_path: Path) -> None:
     output = tmp_path / "map"
     assert main(["--model", str(make_bundle(tmp_path / "bundle", "model.pt")), "--output", str(output)]) == 0
-    imports = "from scripts.deploy_app import model; import bundle.dicom.virtual_des as made, bundle.inference"
-    shown = "print(model.__file__); print(made._METADATA.is_file())"
+    imports = "from scripts.deploy_app import model; import bundle.version as made, bundle.dicom, bundle.inference"
+    shown = "print(model.__file__); print(made.METADATA.is_file())"
     line = [sys.executable, "-c", f"{imports}; {shown}"]
     lines = subprocess.run(line, cwd=output / "app", capture_output=True, text=True, check=True).stdout.split()
     assert lines == [str(output / "app" / "scripts" / "deploy_app" / "model.py"), "True"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from pydicom.uid import (
 from bundle.dicom import Kind, VirtualDESObjects, kind_of, refusal
 from bundle.image_file_error import ImageFileError
 from tests.archives.dicom_files import write_dicom
+from tests.dciodvfy import dicom_errors
 
 ROWS, COLUMNS = 60, 44
 #: What no exposure made must not be said of.
@@ -63,20 +62,12 @@ def source(path: Path, **how: Any) -> Dataset:
     return write_dicom(path, values, **how)
 
 
-def errors(path: Path) -> list[str]:
-    program = Path(sys.executable).with_name("dciodvfy")
-    checked = subprocess.run([program, "-new", path], capture_output=True, text=True, check=False)
-    lines = (checked.stdout + checked.stderr).splitlines()
-    assert any("MammographyImageForPresentation" in line or "SCImage" in line for line in lines), lines
-    return [line for line in lines if line.startswith("Error")]
-
-
 def made(tmp_path: Path, weights: Path, how: dict[str, Any] | None = None, **options: Any) -> tuple[Dataset, Dataset]:
     """The source and the object made of it, which is checked on the way."""
     original = source(tmp_path / "le.dcm", **(how or {}))
     target = tmp_path / "out" / "des.dcm"
     VirtualDESObjects(weights, **options).write(ramp(), tmp_path / "le.dcm", target)
-    assert errors(target) == []
+    assert dicom_errors(target) == []
     return original, pydicom.dcmread(target)
 
 
@@ -178,7 +169,7 @@ def test_a_notice_is_burned_in_away_from_the_breast_and_declared(tmp_path: Path,
     assert des.BurnedInAnnotation == "YES"
     assert des.pixel_array[changed].max() > 4000
     assert not changed[100:, :250].any()
-    assert errors(tmp_path / "des.dcm") == []
+    assert dicom_errors(tmp_path / "des.dcm") == []
 
 
 def test_loss_of_the_source_is_carried_on(tmp_path: Path, weights: Path) -> None:
@@ -201,7 +192,7 @@ def test_a_lossy_transfer_syntax_counts_as_loss_whatever_the_header_says(tmp_pat
     VirtualDESObjects(weights).write(ramp(), tmp_path / "le.dcm", tmp_path / "des.dcm")
     des = pydicom.dcmread(tmp_path / "des.dcm")
     assert (des.LossyImageCompression, des.LossyImageCompressionMethod) == ("01", "ISO_10918_1")
-    assert errors(tmp_path / "des.dcm") == []
+    assert dicom_errors(tmp_path / "des.dcm") == []
 
 
 @pytest.mark.parametrize(
@@ -214,7 +205,7 @@ def test_what_a_mammogram_must_say_and_the_source_does_not_makes_a_secondary_cap
     notes = VirtualDESObjects(weights).write(ramp(), tmp_path / "le.dcm", tmp_path / "des.dcm")
     assert "Secondary Capture, since the source does not tell" in notes[0]
     assert pydicom.dcmread(tmp_path / "des.dcm").SOPClassUID == SecondaryCaptureImageStorage
-    assert errors(tmp_path / "des.dcm") == []
+    assert dicom_errors(tmp_path / "des.dcm") == []
 
 
 def test_an_orientation_that_is_not_stated_is_filled_from_the_pixels_and_said(tmp_path: Path, weights: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data.torchscript_utils import load_net_with_metadata
 
-from bundle.exports import sha256_of
+from bundle.files import sha256_of
 from bundle.networks import ResnetGenerator
 from scripts.config_values import overrides_of
 from scripts.export import main

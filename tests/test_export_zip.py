@@ -10,7 +10,7 @@ import monai.bundle
 import pytest
 import torch
 
-from bundle.exports import sha256_of
+from bundle.files import sha256_of
 from bundle.networks import ResnetGenerator
 from scripts.exporting.source import Source, read_source
 from scripts.exporting.zoo_zip import NAME, write_zip, zip_path

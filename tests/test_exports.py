@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 from ignite.engine import Engine
 
-from bundle.exports import EXPORT_SUFFIXES, RECORD, recorded, remove_exports, sha256_of, stale_reason
+from bundle.exports import EXPORT_SUFFIXES, RECORD, recorded, remove_exports, stale_reason
+from bundle.files import sha256_of
 from bundle.selection import BestModel
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from bundle.networks import ResnetGenerator
 from tests.archives.dicom_files import TAGS, write_dicom
 from tests.archives.phantom import phantom_pairs
 from tests.conftest import ROOT
+from tests.dciodvfy import dicom_errors
 from tests.workflow import workflow
 
 WIDTH, HEIGHT = 50, 70
@@ -57,15 +56,6 @@ def infer(weights: Path, tmp_path: Path) -> Callable[..., dict[str, dict[str, st
     return run
 
 
-def conforming(path: Path) -> list[str]:
-    """What dciodvfy calls an error."""
-    program = Path(sys.executable).with_name("dciodvfy")
-    checked = subprocess.run([program, "-new", path], capture_output=True, text=True, check=False)
-    lines = (checked.stdout + checked.stderr).splitlines()
-    assert any(name in line for line in lines for name in ("MammographyImage", "SCImage")), lines
-    return [line for line in lines if line.startswith("Error")]
-
-
 @pytest.mark.parametrize("style", sorted(TAGS))
 def test_an_archive_of_any_vendor_gives_one_object_for_each_low_energy_image_and_names_the_others(
     style: Any, tmp_path: Path, infer: Callable[..., Any]
@@ -88,7 +78,7 @@ def test_an_archive_of_any_vendor_gives_one_object_for_each_low_energy_image_and
     written = sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".csv")
     assert len(written) == len(images) // 3
     for path in written:
-        assert conforming(path) == []
+        assert dicom_errors(path) == []
         made = pydicom.dcmread(path)
         original = pydicom.dcmread(source / path.relative_to(tmp_path / "out").with_name("le"))
         assert (made.Rows, made.Columns) == (original.Rows, original.Columns)
@@ -240,7 +230,7 @@ def test_real_film_and_full_size_images_give_one_result_each_and_the_subtracted_
     for name in done:
         output = tmp_path / "out" / rows[name]["output"]
         if output.suffix == ".dcm":
-            assert conforming(output) == []
+            assert dicom_errors(output) == []
             made, original = pydicom.dcmread(output), pydicom.dcmread(source / name)
             assert made.pixel_array.shape == (original.Rows, original.Columns)
             assert "Secondary Capture" in rows[name]["reason"]

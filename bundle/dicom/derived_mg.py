@@ -8,34 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
 
 from bundle.dicom.derived import carried, coded, copy_present
 from bundle.dicom.header import first_item, floats, items, text
-from bundle.dicom.identity import Side, view_of
+from bundle.dicom.identity import VIEW_CODES, Side, view_of
 
 __all__ = ["mammogram_of", "missing_for_mammogram"]
 
 BITS = 12
 _TOP = 2**BITS - 1
 _BREAST = Code("76752008", "SCT", "Breast")
-_SCREENING_VIEWS: MappingProxyType[str, Code] = MappingProxyType(
-    {
-        "CC": Code("399162004", "SCT", "cranio-caudal"),
-        "MLO": Code("399368009", "SCT", "medio-lateral oblique"),
-        "ML": Code("399260004", "SCT", "medio-lateral"),
-        "LM": Code("399352003", "SCT", "latero-medial"),
-        "LMO": Code("399099002", "SCT", "latero-medial oblique"),
-        "FB": Code("399196006", "SCT", "caudo-cranial (from below)"),
-        "SIO": Code("399188001", "SCT", "superolateral to inferomedial oblique"),
-        "ISO": Code("441555000", "SCT", "inferomedial to superolateral oblique"),
-        "XCC": Code("399265009", "SCT", "exaggerated cranio-caudal"),
-        "XCCL": Code("399192008", "SCT", "cranio-caudal exaggerated laterally"),
-        "XCCM": Code("399101009", "SCT", "cranio-caudal exaggerated medially"),
-    }
+#: The standard's views (CID 4014) by the abbreviations of ViewPosition, and one that it names no more.
+_VIEWS: MappingProxyType[str, Code] = MappingProxyType(
+    {"XCC": Code("399265009", "SCT", "exaggerated cranio-caudal")}
+    | {VIEW_CODES[code.value]: code for code in codes.CID4014.concepts.values() if code.value in VIEW_CODES}
 )
-"""CID 4014, by the abbreviations of ViewPosition."""
 #: Patient, study and frame of reference: whose image this is does not change.
 _CARRIED = (
     "SpecificCharacterSet",
@@ -103,7 +93,7 @@ def missing_for_mammogram(source: Dataset) -> str | None:
     """What a mammography object needs and the source does not tell; None if there is all of it."""
     if len([spacing for spacing in floats(source, "ImagerPixelSpacing") if spacing > 0]) != 2:
         return "ImagerPixelSpacing"
-    if view_of(source) not in _SCREENING_VIEWS:
+    if view_of(source) not in _VIEWS:
         return "a view of the standard (ViewPosition)"
     return None
 
@@ -151,7 +141,7 @@ def _position(made: Dataset, source: Dataset, laterality: Side, orientation: tup
     made.AnatomicRegionSequence = [coded(_BREAST)]
     stated = text(source, "PositionerType")
     made.PositionerType = stated if stated in ("MAMMOGRAPHIC", "NONE") else "MAMMOGRAPHIC"
-    code = coded(_SCREENING_VIEWS[view])
+    code = coded(_VIEWS[view])
     code.ViewModifierCodeSequence = _modifiers(source)
     made.ViewCodeSequence = [code]
     made.AcquisitionContextSequence = []

@@ -12,6 +12,7 @@ from pydicom import Dataset
 from bundle.dicom.header import first_item, items, number, text, values
 
 __all__ = [
+    "VIEW_CODES",
     "Side",
     "directions_of",
     "is_partial",
@@ -33,7 +34,7 @@ _SIDE_CODES: MappingProxyType[str, Side] = MappingProxyType(
     {**dict.fromkeys(_LEFT_CODES, "L"), **dict.fromkeys(_RIGHT_CODES, "R")}
 )
 #: Views of CID 4014 (SNOMED CT, SRT and the older private SRT codes), by the abbreviations of ViewPosition.
-_VIEW_CODES = MappingProxyType(
+VIEW_CODES = MappingProxyType(
     dict.fromkeys(("399162004", "R-10242"), "CC")
     | dict.fromkeys(("399368009", "R-10226"), "MLO")
     | dict.fromkeys(("399260004", "R-10224"), "ML")
@@ -50,7 +51,7 @@ _VIEW_WORDS = MappingProxyType(
     {"CRANIOCAUDAL": "CC", "MEDIOLATERALOBLIQUE": "MLO", "MEDIOLATERAL": "ML", "LATEROMEDIAL": "LM"}
     | {"LATEROMEDIALOBLIQUE": "LMO", "CAUDOCRANIAL": "FB", "MEDIALLATERALOBLIQUE": "MLO", "MEDIALLATERAL": "ML"}
 )
-_VIEWS = frozenset(_VIEW_CODES.values())
+_VIEWS = frozenset(VIEW_CODES.values())
 #: Modifiers of CID 4015.
 _MODIFIER_CODES = MappingProxyType(
     dict.fromkeys(("399163009", "R-102D6"), "magnification")
@@ -171,7 +172,7 @@ def view_of(header: Dataset) -> str | None:
     if stated is not None:
         return stated
     for code in items(header, "ViewCodeSequence"):
-        if (view := _VIEW_CODES.get(text(code, "CodeValue")) or _view_meant(code)) is not None:
+        if (view := VIEW_CODES.get(text(code, "CodeValue")) or _view_meant(code)) is not None:
             return view
     misplaced = _view(text(header, "PatientOrientation"))
     return misplaced if misplaced in _VIEWS else _described(header)[1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,15 +25,15 @@ from bundle.dicom.header import number, text
 from bundle.dicom.identity import Side, directions_of, laterality_of, view_of
 from bundle.dicom.notice import with_notice
 from bundle.dicom.pixels import read_dicom
-from bundle.files import atomic_path
+from bundle.files import atomic_path, sha256_of
 from bundle.image_file_error import ImageFileError
+from bundle.version import bundle_version
 
 __all__ = ["ObjectType", "VirtualDESObjects"]
 
 ObjectType = Literal["mammogram", "secondary_capture"]
 _SERIES_OFFSET = 9000
 """Added to the SeriesNumber of the source, so that the series sorts behind those of the unit."""
-_METADATA = Path(__file__).resolve().parents[2] / "configs" / "metadata.json"
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -74,9 +72,7 @@ class VirtualDESObjects:
     @cached_property
     def making(self) -> Making:
         """How the objects are made; the weights are read when the first one is."""
-        with Path(self.weights).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        version = str(json.loads(_METADATA.read_text(encoding="utf-8"))["version"])
+        digest, version = sha256_of(Path(self.weights)), bundle_version() or "unknown"
         if self.deterministic_uids:
             return Making(version, digest, self.processing, None, "")
         return Making(version, digest, self.processing, datetime.now().astimezone(), self.run)

@@ -22,8 +22,9 @@ import torch
 from ignite.engine import Engine, Events
 
 from bundle import ranks
-from bundle.files import json_text, write_text
+from bundle.files import json_text, sha256_of, write_text
 from bundle.handlers.curves import BestSoFar
+from bundle.version import bundle_version
 
 __all__ = ["RunRecord", "data_hash"]
 
@@ -81,7 +82,7 @@ class RunRecord:
     def _start(self, engine: Engine) -> None:
         first_start = _started(self.path) if engine.state.epoch > 0 else None
         self._record = {
-            "bundle": {"name": "cesm_virtual_contrast", "version": _bundle_version(), "git": _git_revision()},
+            "bundle": {"name": "cesm_virtual_contrast", "version": bundle_version(), "git": _git_revision()},
             "started": first_start or _now(),
             "resumed_after_epoch": engine.state.epoch or None,
             "command": sys.argv,
@@ -129,14 +130,7 @@ def data_hash(cases: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _file_hash(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _bundle_version() -> str | None:
-    path = _ROOT / "configs" / "metadata.json"
-    version = json.loads(path.read_text(encoding="utf-8")).get("version") if path.is_file() else None
-    return str(version) if version is not None else None
+    return bytes.fromhex(sha256_of(path))
 
 
 def _git_revision() -> str | None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from bundle.errors import root_cause
+
 __all__ = ["REPORT_NAME", "Report", "ReportRow", "Status", "reason_of"]
 
 REPORT_NAME = "report.csv"
@@ -59,7 +61,6 @@ class Report:
 
 def reason_of(error: BaseException) -> str:
     """The innermost cause of an error in one line: MONAI wraps what a reader says in several layers."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    cause = root_cause(error)
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__

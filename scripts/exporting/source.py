@@ -11,7 +11,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from bundle.errors import root_cause
-from bundle.exports import sha256_of
+from bundle.files import sha256_of
 from bundle.overrides import known_ids
 from bundle.weights import load_weights
 from scripts.config_values import refuse_unknown, with_overrides

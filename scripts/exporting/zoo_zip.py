@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from bundle.exports import sha256_of
-from bundle.files import atomic_path, json_text
+from bundle.files import atomic_path, json_text, sha256_of
 from scripts.config_values import with_overrides
 from scripts.exporting.source import Source
 
