@@ -27,8 +27,12 @@ def known_ids(config_dir: str | Path, running: Mapping[str, Any]) -> set[str]:
 
     Raises:
         FileNotFoundError: if ``config_dir`` does not hold that config.
+        ValueError: ``running`` is made from neither.
     """
-    base = next(name for name, mark in _WORKFLOWS.items() if mark in running)
+    base = next((name for name, mark in _WORKFLOWS.items() if mark in running), None)
+    if base is None:
+        marks = " and no ".join(_WORKFLOWS.values())
+        raise ValueError(f"neither a training nor an inference: no {marks} in the config")
     folder = Path(config_dir)
     if not (folder / base).is_file():
         where = folder.absolute()

@@ -81,3 +81,8 @@ def test_a_folder_without_configs_is_named_with_the_remedy(tmp_path: Path) -> No
 def test_there_is_no_running_config_outside_an_evaluation() -> None:
     with pytest.raises(RuntimeError, match="inside the evaluation"):
         running_config()
+
+
+def test_a_config_that_is_neither_training_nor_inference_is_named_so() -> None:
+    with pytest.raises(ValueError, match="neither a training nor an inference: no train and no evaluator"):
+        known_ids(ROOT / "configs", {"network": {}})
