@@ -49,12 +49,16 @@ def write_dataset(folder: Path, patients: int = 6, folds: int = 3) -> Path:
     return folder
 
 
-def pipeline(name: str = "train#preprocessing") -> Compose:
-    """The transforms that configs/train.json has under this id, for small images and with much augmentation."""
+def configured(name: str, **options: Any) -> Any:
+    """What configs/train.json has under this id, for small images and with much augmentation."""
     parser = ConfigParser()
     parser.read_config(CONFIGS / "train.json")
-    parser.update({"image_size": 32, "augmentation_prob": 0.8})
-    steps = parser.get_parsed_content(name)
+    parser.update({"image_size": 32, "augmentation_prob": 0.8, **options})
+    return parser.get_parsed_content(name)
+
+
+def pipeline(name: str = "train#preprocessing", **options: Any) -> Compose:
+    steps = configured(name, **options)
     return steps if isinstance(steps, Compose) else Compose(steps)
 
 
@@ -254,6 +258,35 @@ def test_cached_items_are_not_altered_and_equal_uncached_ones(tmp_path: Path) ->
     cached, uncached = dataset(folder), dataset(folder, cache_rate=0.0)
     assert_equal(epochs(cached, 0), epochs(uncached, 0))
     assert_equal(epochs(cached, 0), epochs(uncached, 0))
+
+
+def test_what_a_caller_does_to_an_item_does_not_reach_the_cache(tmp_path: Path) -> None:
+    data = dataset(write_dataset(tmp_path))
+    first = data[0]
+    kept = {key: value.clone() for key, value in first.items() if isinstance(value, torch.Tensor)}
+    for key in kept:
+        data[0][key].zero_()
+    assert all(torch.equal(data[0][key], value) for key, value in kept.items())
+
+
+def test_the_augmentation_is_that_of_a_compose_with_the_seed_of_the_item(tmp_path: Path) -> None:
+    data = dataset(write_dataset(tmp_path))
+    for epoch, index in ((0, 0), (1, 3), (2, 1)):
+        steps = pipeline()
+        steps.set_random_state(int(np.random.SeedSequence([7, epoch, index]).generate_state(1)[0]))
+        assert torch.equal(steps(dict(data.data[index]))["image"], data[(epoch, index)]["image"])
+
+
+def test_batches_are_the_same_when_the_device_moves_them(tmp_path: Path) -> None:
+    cases = checked_cases(write_dataset(tmp_path))
+    data = EpochDataset(cases, pipeline(augment_on_device=True), seed=7, progress=False)
+    move = configured("train#prepare_batch", augment_on_device=True)
+    for plain, deferred in zip(epochs(dataset(tmp_path), 0), epochs(data, 2), strict=True):
+        image, label = move(deferred, torch.device("cpu"))
+        torch.testing.assert_close(image, plain["image"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(label, plain["label"], atol=1e-5, rtol=0)
+        assert all(torch.equal(deferred[key], plain[key]) for key in ("mask", "label_mask"))
+        assert deferred["patient_id"] == plain["patient_id"]
 
 
 def test_another_seed_augments_differently(tmp_path: Path) -> None:

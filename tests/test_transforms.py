@@ -14,11 +14,20 @@ from monai.transforms.compose import Compose
 from monai.transforms.post.dictionary import Invertd
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
-from bundle.transforms import EnsureMasksd, FitSquared, RandSharedAffined, ScaleMammogramd, chest_wall_side
+from bundle.transforms import (
+    EnsureMasksd,
+    FitSquared,
+    MoveOnDevice,
+    RandSharedAffined,
+    ScaleMammogramd,
+    chest_wall_side,
+)
 
 SHAPES = [(40, 90), (90, 40), (33, 57), (57, 33), (64, 64), (61, 61), (301, 517), (1, 9)]
 KEYS = ("image", "label", "mask", "label_mask")
+MODES = ("bilinear", "bilinear", "nearest", "nearest")
 
 
 # ------------------------------------------------------------------------------------------------ intensities
@@ -228,7 +237,7 @@ def test_all_keys_move_alike() -> None:
     mask = torch.zeros(1, 64, 64)
     mask[:, 20:40, 10:30] = 1
     item = dict.fromkeys(KEYS, mask)
-    augment = RandSharedAffined(KEYS, ("bilinear", "bilinear", "nearest", "nearest"), prob=1)
+    augment = RandSharedAffined(KEYS, MODES, prob=1)
     augment.set_random_state(3)
     moved = augment(item)
     assert torch.equal(moved["image"], moved["label"])
@@ -282,9 +291,86 @@ def test_each_component_is_drawn_with_the_probability_and_within_the_ranges() ->
     assert abs(np.corrcoef(abs(angle) > 1e-6, mirror < 0)[0, 1]) < 0.06
 
 
+@pytest.mark.parametrize("shape", [(33, 33), (20, 44)])
+def test_pixels_are_taken_where_affine_grid_of_torch_says(shape: tuple[int, int]) -> None:
+    augment = RandSharedAffined("image", prob=1)
+    augment.set_random_state(4)
+    image = torch.rand(1, *shape)
+    moved = augment({"image": image})["image"]
+    assert augment.theta is not None
+    theta = augment.theta.flip(0)[:, [1, 0, 2]]  # torch calls the last axis x
+    grid = functional.affine_grid(theta[None], [1, 1, *shape], align_corners=False)
+    expected = functional.grid_sample(image[None], grid, align_corners=False)[0]
+    torch.testing.assert_close(moved, expected, atol=2e-5, rtol=0)
+
+
+def test_seeding_again_repeats_the_draws_whatever_was_seeded_before() -> None:
+    fresh, used = (RandSharedAffined("image", prob=0.5) for _ in range(2))
+    for seed in (3, 2**32 + 5, 3):
+        used.set_random_state(seed)
+        fresh.R = np.random.RandomState(seed % 2**32)
+        for _ in range(5):
+            fresh.randomize()
+            used.randomize()
+            assert (fresh.theta is None) == (used.theta is None)
+            assert fresh.theta is None or used.theta is None or torch.equal(fresh.theta, used.theta)
+    shared = np.random.RandomState(0)
+    used.set_random_state(state=shared)
+    used.set_random_state(1)
+    assert shared.randint(1000) == np.random.RandomState(0).randint(1000)
+
+
+def deferred_and_moved(count: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A batch whose maps are drawn but not applied, and the same items moved one by one."""
+    items = [{key: torch.rand(1, 24, 24) for key in KEYS} for _ in range(count)]
+    for item in items:
+        item["mask"], item["label_mask"] = (item["mask"] > 0.7).float(), torch.zeros(1, 24, 24)
+    parts: list[list[dict[Any, Any]]] = []
+    for defer in (True, False):
+        augment = RandSharedAffined(KEYS, MODES, prob=0.4, defer=defer)
+        augment.set_random_state(11)
+        parts.append([augment(item) for item in items])
+    deferred, moved = ({key: torch.stack([one[key] for one in part]) for key in part[0]} for part in parts)
+    return deferred, moved
+
+
+def test_a_batch_moved_at_once_holds_the_images_that_are_moved_one_by_one() -> None:
+    batch, moved = deferred_and_moved(12)
+    before = batch["image"].clone()
+    image, label = MoveOnDevice(KEYS, MODES)(batch, torch.device("cpu"))
+    assert batch.keys() == moved.keys()
+    for key in KEYS:
+        torch.testing.assert_close(batch[key], moved[key], atol=1e-5, rtol=0)
+    assert torch.equal(image, batch["image"])
+    assert torch.equal(label, batch["label"])
+    assert not torch.equal(image, before)
+
+
+def test_moving_a_batch_reads_nothing_back_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, _ = deferred_and_moved(3)
+
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("moving a batch waits for the device")
+
+    for method in ("item", "tolist", "__bool__", "__float__", "__int__", "numpy"):
+        monkeypatch.setattr(Tensor, method, forbidden)
+    MoveOnDevice(KEYS, MODES)(batch, torch.device("cpu"))
+
+
+def test_a_batch_without_maps_is_left_as_it_is() -> None:
+    batch = {"image": torch.rand(2, 1, 8, 8), "label": torch.rand(2, 1, 8, 8)}
+    image, label = MoveOnDevice(KEYS, MODES)(dict(batch), torch.device("cpu"))
+    assert torch.equal(image, batch["image"])
+    assert torch.equal(label, batch["label"])
+
+
 def test_images_of_different_shapes_are_refused() -> None:
+    pair = {"image": torch.rand(1, 8, 8), "label": torch.rand(1, 9, 9)}
     with pytest.raises(ValueError, match="one shape"):
-        RandSharedAffined(("image", "label"), prob=1)({"image": torch.rand(1, 8, 8), "label": torch.rand(1, 9, 9)})
+        RandSharedAffined(("image", "label"), prob=1)(pair)
+    batch = {key: image[None] for key, image in pair.items()} | {"theta": torch.eye(2, 3)[None]}
+    with pytest.raises(ValueError, match="one shape"):
+        MoveOnDevice(("image", "label"))(batch)
 
 
 @pytest.mark.parametrize("arguments", [{"prob": 2}, {"rotate": -1}, {"shift": 3}, {"zoom": 1}])
