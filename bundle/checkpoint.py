@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,14 @@ import torch
 from ignite.engine import Engine, Events
 
 from bundle import ranks
-from bundle.files import atomic_path
-from bundle.resumable_trainer import ResumableTrainer
+from bundle.files import atomic_path, remove_unfinished_in
+from bundle.resumable_trainer import ResumableTrainer, TrainingEvents
 
 __all__ = ["TrainingCheckpoint", "fingerprint", "load_networks", "save_atomically"]
 
 logger = logging.getLogger("cesm")
 _UNREADABLE = (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError)
+_PROBE = 1 << 20
 
 
 class _Stateful(Protocol):
@@ -29,9 +31,25 @@ class _Stateful(Protocol):
 
 
 def save_atomically(content: object, path: str | Path) -> None:
-    """Write ``content`` with ``torch.save`` under a temporary name, then rename: a reader never sees half a file."""
+    """Write ``content`` with ``torch.save`` under a temporary name, then rename: a reader never sees half a file.
+
+    Raises:
+        UnwritableError: there is no room for the file.
+    """
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError:  # what torch makes of a full disk
+            _raise_if_full(temporary)
+            raise
+
+
+def _raise_if_full(path: Path) -> None:
+    """Let the disk itself say that no more goes into a file."""
+    with path.open("ab") as file:
+        file.write(bytes(_PROBE))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def fingerprint(trainer: ResumableTrainer) -> str:
@@ -104,9 +122,13 @@ class TrainingCheckpoint:
     def save(self, trainer: ResumableTrainer) -> None:
         """Write the state of ``trainer`` and ``objects``; every rank must call it.
 
+        In the last epoch ``TrainingEvents.ENDING`` is fired first, so that the file is the last thing that is written.
+
         Raises:
             RuntimeError: if the processes of a distributed training no longer have the same networks.
         """
+        if trainer.should_terminate or trainer.state.epoch >= trainer.state.max_epochs:
+            trainer.fire_event(TrainingEvents.ENDING)
         processes = ranks.gather(trainer.process_state() | {"fingerprint": fingerprint(trainer)})
         if len({process["fingerprint"] for process in processes}) > 1:
             raise RuntimeError("the processes' networks differ; wrap each in DistributedDataParallel")
@@ -124,6 +146,8 @@ class TrainingCheckpoint:
         Raises:
             ValueError: when the file is not a checkpoint of this training: other networks, data, fold, seed …
         """
+        if ranks.is_main_rank():
+            remove_unfinished_in(self.path.parent, self.path.name)
         if self.resume and self.path.is_file():
             self._resume(trainer)
             return

@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import glob
 import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "file_at", "json_text", "remove_unfinished", "sha256_of", "write_text"]
+__all__ = [
+    "UnwritableError",
+    "atomic_path",
+    "file_at",
+    "json_text",
+    "naming",
+    "remove_unfinished",
+    "remove_unfinished_in",
+    "sha256_of",
+    "write_text",
+]
+
+_UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?P<process>\d+)(?P<suffix>\.[^.]+)")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Errors that only writing meets: no space, no quota, a file too large, a file system that is read only."""
+
+
+class UnwritableError(OSError):
+    """A file cannot be written; the text says which, why, and what to do. ``filename``, ``strerror`` as in OSError."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.filename} cannot be written: {self.strerror}. Nothing that was finished before is lost. Make room "
+            "on that disk, then run the same command again (a training: with --resume True)"
+        )
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name ``path`` when the body finds no room to write on the disk, which libraries report without any name.
+
+    Raises:
+        UnwritableError: in place of such an ``OSError``; others pass as they are.
+    """
+    try:
+        yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UnwritableError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 @contextmanager
@@ -24,15 +68,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the body has written nothing.
+        UnwritableError: there is no room for the file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield unfinished
-        with unfinished.open("r+b") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            with unfinished.open("r+b") as file:
+                os.fsync(file.fileno())
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -43,6 +89,29 @@ def remove_unfinished(path: str | Path) -> None:
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
         if left.name.removeprefix(f".{path.stem}.").removesuffix(path.suffix).isdigit():
             left.unlink(missing_ok=True)
+
+
+def remove_unfinished_in(folder: str | Path, *names: str) -> None:
+    """Remove what processes that are gone have left of files of these names (``epoch_*.png``) in a folder."""
+    for left in Path(folder).glob(".*"):
+        match = _UNFINISHED.fullmatch(left.name)
+        if match is None or not any(fnmatch.fnmatchcase(match["stem"] + match["suffix"], name) for name in names):
+            continue
+        if not _runs(int(match["process"])):
+            left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of this number is there. In a container a killed one may have had our own number."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def file_at(path: Path) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import numpy as np
 import torch
-from ignite.engine import Events
+from ignite.engine import EventEnum, Events
 from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
@@ -16,8 +17,20 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from bundle.image_pool import ImagePool
+from bundle.memory import StepMemory, Updates
+from bundle.output_lock import OutputLock
 
-__all__ = ["ResumableTrainer", "full_precision", "plain", "unwrap"]
+__all__ = ["ResumableTrainer", "TrainingEvents", "full_precision", "plain", "unwrap"]
+
+
+class TrainingEvents(EventEnum):
+    """Events of a training.
+
+    ``ENDING``: the last epoch is done and its checkpoint is not yet written. What is to be there after a training is
+    made here: if the process dies before it is, the resumed training repeats the epoch and makes it.
+    """
+
+    ENDING = "ending"
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -38,7 +51,9 @@ def full_precision(tensor: Tensor) -> Tensor:
 class ResumableTrainer(SupervisedTrainer):
     """MONAI's supervised trainer with a state from which `bundle.checkpoint.TrainingCheckpoint` goes on exactly.
 
-    A subclass writes the step, ``_iteration``, and names its networks and optimisers. Batches are not decollated.
+    A subclass writes the step, ``_iteration``, and names its networks and optimisers. Batches are not decollated. A
+    step calls ``_step`` once for each optimiser; weights change at its end, so that one that runs out of memory can be
+    done again, see `bundle.memory`.
 
     Args:
         device: where to train.
@@ -49,6 +64,8 @@ class ResumableTrainer(SupervisedTrainer):
         loss_function: what the step computes the loss with.
         amp: compute under autocast.
         amp_kwargs: ``dtype`` of autocast, default bfloat16; float16 scales the losses.
+        micro_batch_size: images that go through the networks at a time; None is all of a batch, as long as they fit.
+        output_lock: held while the training runs, so that no other process writes the same folder.
         kwargs: the other arguments of MONAI's ``SupervisedTrainer``.
     """
 
@@ -66,17 +83,24 @@ class ResumableTrainer(SupervisedTrainer):
         loss_function: nn.Module,
         amp: bool = False,
         amp_kwargs: dict[str, Any] | None = None,
+        micro_batch_size: int | None = None,
+        output_lock: OutputLock | None = None,
         **kwargs: Any,
     ) -> None:
         device = torch.device(device)
         dtype = (amp_kwargs or {}).get("dtype", torch.bfloat16)
-        kwargs = {"decollate": False, "optim_set_to_none": True} | kwargs
+        own: dict[str, Any] = {"decollate": False, "optim_set_to_none": True, "iteration_update": self._guarded}
+        kwargs = own | kwargs
+        self.memory = StepMemory(micro_batch_size)
+        self.updates: Updates | None = None
+        self.output_lock = output_lock
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, amp=False, **kwargs)
         self.amp, self.amp_kwargs = amp, {"dtype": dtype}
         self.optimizers: dict[str, Optimizer] = {}
         self.scalers: dict[str, torch.amp.GradScaler] = {}
         self.pools: dict[str, ImagePool] = {}
         self.add_optimizer("G", optimizer)
+        self.register_events(*TrainingEvents)
         self._follow_epochs()
 
     @property
@@ -101,11 +125,22 @@ class ResumableTrainer(SupervisedTrainer):
             self.add_event_handler(Events.EPOCH_STARTED, lambda engine: sampler.set_epoch(engine.state.epoch))
 
     def run(self) -> None:  # type: ignore[override]  # as MONAI's
-        """Train from the current epoch to ``max_epochs``; a run that is complete already is left as it is."""
-        if self.state.epoch >= self.state.max_epochs > 0:
-            self.logger.info(f"training is complete: epoch {self.state.epoch} of {self.state.max_epochs}")
-            return
-        super().run()
+        """Train from the current epoch to ``max_epochs``; a run that is complete already is left as it is.
+
+        Raises:
+            FolderInUseError: another process writes the same folder.
+        """
+        with self._locked():
+            if self.state.epoch >= self.state.max_epochs > 0:
+                self.logger.info(f"training is complete: epoch {self.state.epoch} of {self.state.max_epochs}")
+                return
+            super().run()
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.output_lock is None else self.output_lock.held()
+
+    def _guarded(self, engine: ResumableTrainer, batchdata: dict[str, Any]) -> list[dict[str, Any]]:
+        return self.memory.run(engine, self._iteration, batchdata)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)
@@ -122,11 +157,12 @@ class ResumableTrainer(SupervisedTrainer):
             raise ValueError(f"image has shape {tuple(real_A.shape)} and label {tuple(real_B.shape)}; they must agree")
         return real_A, real_B
 
-    @staticmethod
-    def _step(loss: Tensor, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
+    def _step(self, loss: Tensor, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
+        """Go back through a loss; the weights change when the whole iteration has succeeded, or at once outside one."""
+        updates = self.updates or Updates()
+        updates.add(loss, optimizer, scaler)
+        if self.updates is None:
+            updates.carry_out()
 
     def training_state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors and plain Python, except what is this process's own."""

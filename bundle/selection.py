@@ -13,6 +13,7 @@ from torch import nn
 from bundle import ranks
 from bundle.checkpoint import save_atomically
 from bundle.exports import remove_exports
+from bundle.files import remove_unfinished_in
 from bundle.resumable_trainer import ResumableTrainer, unwrap
 
 __all__ = ["BestModel"]
@@ -65,8 +66,14 @@ class BestModel:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after its ``ValidationHandler``."""
+        engine.add_event_handler(Events.STARTED, self._remove_unfinished)
         engine.add_event_handler(Events.STARTED, self._stop_if_waited)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._compare)
+
+    def _remove_unfinished(self) -> None:
+        if ranks.is_main_rank():
+            for path in {self.output_dir / "best_networks.pt", *self.model_paths}:
+                remove_unfinished_in(path.parent, path.name)
 
     def _compare(self, trainer: ResumableTrainer) -> None:
         epoch = trainer.state.epoch

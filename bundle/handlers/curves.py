@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bundle import ranks
-from bundle.files import atomic_path
+from bundle.files import atomic_path, remove_unfinished_in
 from bundle.handlers.pictures import save
 from bundle.handlers.running_losses import RunningLosses
+from bundle.resumable_trainer import ResumableTrainer, TrainingEvents
 
 __all__ = ["BestSoFar", "Curves", "draw_curves"]
 
@@ -60,6 +62,7 @@ class Curves:
         self.rows: dict[int, dict[str, float]] = {}
         self._losses = RunningLosses()
         self._drawn = -math.inf
+        self._shown: tuple[dict[int, dict[str, float]], int] | None = None
 
     @property
     def history(self) -> pd.DataFrame:
@@ -73,17 +76,25 @@ class Curves:
         """Attach to the training engine, and through it to the evaluator."""
         if not ranks.is_main_rank():
             return
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: self._losses.update(e.state.output))
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._complete_epoch)
         engine.add_event_handler(Events.COMPLETED, lambda _: self._draw())
+        if isinstance(engine, ResumableTrainer):
+            engine.add_event_handler(TrainingEvents.ENDING, lambda _: self._draw())
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._complete_validation)
 
-    def _start_epoch(self, engine: Engine) -> None:
+    def _start(self, engine: Engine) -> None:
+        """Take up the history of the epochs before a resume."""
+        remove_unfinished_in(self.output_dir, "history.csv", "curves.png")
         path = self.output_dir / "history.csv"
-        if not self.rows and engine.state.epoch > 1 and path.is_file():
-            self.rows = _read(path)
+        if engine.state.epoch > 0 and path.is_file():
+            read = {epoch: row for epoch, row in _read(path).items() if epoch <= engine.state.epoch}
+            self.rows = read | self.rows
+
+    def _start_epoch(self, engine: Engine) -> None:
         self.rows = {epoch: row for epoch, row in self.rows.items() if epoch < engine.state.epoch}
         self._losses.reset()
 
@@ -101,16 +112,17 @@ class Curves:
         self._record(evaluator.state.epoch, others | own)
 
     def _record(self, epoch: int, figures: Mapping[str, float]) -> None:
-        self.rows.setdefault(epoch, {}).update(figures)
+        # as they are read from the file after a resume, so that the picture is the same
+        self.rows.setdefault(epoch, {}).update({name: float(f"{value:.6g}") for name, value in figures.items()})
         with atomic_path(self.output_dir / "history.csv") as path:
             self.history.to_csv(path, index=False, float_format="%.6g")
 
     def _draw(self) -> None:
-        if not self.rows or self.draw_every is None:
-            return
         best_epoch = self.best.best_epoch if self.best is not None else 0
+        if not self.rows or self.draw_every is None or self._shown == (self.rows, best_epoch):
+            return
         save(draw_curves(self.history, best_epoch), self.output_dir / "curves.png")
-        self._drawn = time.monotonic()
+        self._drawn, self._shown = time.monotonic(), (copy.deepcopy(self.rows), best_epoch)
 
 
 def draw_curves(history: pd.DataFrame, best_epoch: int = 0) -> Figure:

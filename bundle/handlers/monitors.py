@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from ignite.engine import Engine, Events
+from torch import nn
 
 from bundle.handlers.running_losses import RunningLosses
 
@@ -29,6 +31,12 @@ _ADVICE = {
     "train longer, lower gamma, and look at the panels",
 }
 
+_AFTER_NAN = (
+    "The networks cannot recover from it. The last checkpoint, if there is one, is from before it and whole: go on "
+    "from there (--resume True). If it comes back: Start anew (--resume False) with a lower --learning_rate or --gamma, "
+    "or with --amp False, and check the data (scripts/check_data.py)."
+)
+
 
 class NonFiniteLossError(RuntimeError):
     """A loss became NaN or infinite; the networks are spoilt from that step on."""
@@ -38,8 +46,9 @@ class FailureMonitor:
     """Watches losses and validation metrics and says which known failure they show, and what to do about it.
 
     Every ``check_every`` iterations and at the last one of an epoch, the sum of the losses is read once; if it is not
-    finite the run ends with `NonFiniteLossError`, before a checkpoint of that epoch is written. At the end of an epoch
-    and of a validation these signs are judged, each 1 or 0 in ``trainer.state.metrics``:
+    finite the run ends with `NonFiniteLossError`, before a checkpoint of that epoch is written. So it does when a
+    weight is not finite at the end of an epoch: the last step may spoil what its own loss does not show. At the end of
+    an epoch and of a validation these signs are judged, each 1 or 0 in ``trainer.state.metrics``:
 
     - ``discriminator_collapse``: mean ``D_A`` or ``D_B`` of the epoch below ``discriminator_loss`` (chance is 0.25 with
       the least-squares loss); the precursor of mode collapse.
@@ -103,6 +112,8 @@ class FailureMonitor:
         if engine.state.iteration % self.check_every == 0 or last:
             self._require_finite(engine)
             self._recent.reset()
+        if last:
+            self._require_finite_weights(engine)
 
     def _require_finite(self, engine: Engine) -> None:
         means = self._recent.means()
@@ -110,9 +121,17 @@ class FailureMonitor:
         if spoilt:
             raise NonFiniteLossError(
                 f"Loss {', '.join(spoilt)} is NaN or infinite at or before iteration {engine.state.iteration} "
-                f"(epoch {engine.state.epoch}; looked at every {self.check_every} iterations). The networks cannot "
-                "recover from it. Start anew (--resume False) with a lower --learning_rate or --gamma, or with --amp "
-                "False; if it comes back, check the data (scripts/check_data.py)."
+                f"(epoch {engine.state.epoch}; looked at every {self.check_every} iterations). {_AFTER_NAN}"
+            )
+
+    @staticmethod
+    def _require_finite_weights(engine: Engine) -> None:
+        networks: Mapping[str, nn.Module] = getattr(engine, "networks", {})
+        spoilt = [name for name, network in networks.items() if not _finite(network)]
+        if spoilt:
+            raise NonFiniteLossError(
+                f"A weight of {', '.join(spoilt)} is NaN or infinite after iteration {engine.state.iteration} (epoch "
+                f"{engine.state.epoch}), although the losses were finite. {_AFTER_NAN}"
             )
 
     def _judge_losses(self, engine: Engine) -> None:
@@ -151,3 +170,8 @@ class FailureMonitor:
         elif not shows and sign in self.active:
             self.active.discard(sign)
             logger.info("epoch %d: %s is over", epoch, sign.replace("_", " "))
+
+
+def _finite(network: nn.Module) -> bool:
+    weights = [torch.isfinite(parameter.detach()).all() for parameter in network.parameters()]
+    return not weights or bool(torch.stack(weights).all())

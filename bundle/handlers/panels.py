@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from ignite.engine import Engine, Events
 
 from bundle import ranks
+from bundle.files import remove_unfinished_in
 from bundle.handlers.cases import cases_of
 from bundle.handlers.pictures import Picture, draw, picture_of, rgb, save
+from bundle.resumable_trainer import ResumableTrainer, TrainingEvents
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -22,9 +24,10 @@ class Panels:
 
     The cases are the first with a lesion, filled up with the first without; the order of a validation set is fixed, so
     they are the same each time and show the progress. The first validation of a run is drawn, then those at least
-    ``interval`` epochs after the last drawn one. Attach it to the trainer and name the ``evaluator``: then the last
-    validation is drawn too, also when the training stops early. Attached to a MONAI ``SupervisedEvaluator`` itself it
-    cannot know which validation is the last. Under torch.distributed rank 0 draws cases of its own share.
+    ``interval`` epochs after the last drawn one, also across a resume. Attach it to the trainer and name the
+    ``evaluator``: then the last validation is drawn too, also when the training stops early. Attached to a MONAI
+    ``SupervisedEvaluator`` itself it cannot know which validation is the last. Under torch.distributed rank 0 draws
+    cases of its own share.
 
     Args:
         output_dir: folder of the run.
@@ -61,7 +64,17 @@ class Panels:
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
         evaluator.add_event_handler(Events.EPOCH_COMPLETED, self._draw_if_due)
         if self.evaluator is not None:
+            engine.add_event_handler(Events.STARTED, self._resume)
             engine.add_event_handler(Events.COMPLETED, lambda _: self._draw())
+        if isinstance(engine, ResumableTrainer):
+            engine.add_event_handler(TrainingEvents.ENDING, lambda _: self._draw())
+
+    def _resume(self, trainer: Engine) -> None:
+        """Take up the rhythm of the epochs before a resume."""
+        folder = self.output_dir / "panels"
+        remove_unfinished_in(folder, "epoch_*.png")
+        drawn = [int(path.stem.removeprefix("epoch_")) for path in folder.glob("epoch_[0-9]*.png")]
+        self._drawn_epoch = max((epoch for epoch in drawn if epoch <= trainer.state.epoch), default=None)
 
     def _start(self, evaluator: Engine) -> None:
         self._with_lesion, self._without = [], []

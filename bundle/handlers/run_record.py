@@ -22,8 +22,9 @@ import torch
 from ignite.engine import Engine, Events
 
 from bundle import ranks
-from bundle.files import json_text, sha256_of, write_text
+from bundle.files import json_text, remove_unfinished_in, sha256_of, write_text
 from bundle.handlers.curves import BestSoFar
+from bundle.resumable_trainer import ResumableTrainer, TrainingEvents
 from bundle.version import bundle_version
 
 __all__ = ["RunRecord", "data_hash"]
@@ -78,8 +79,11 @@ class RunRecord:
             engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: self._write(e, "running"))
             engine.add_event_handler(Events.COMPLETED, self._complete)
             engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
+            if isinstance(engine, ResumableTrainer):
+                engine.add_event_handler(TrainingEvents.ENDING, self._complete)
 
     def _start(self, engine: Engine) -> None:
+        remove_unfinished_in(self.path.parent, self.path.name)
         first_start = _started(self.path) if engine.state.epoch > 0 else None
         self._record = {
             "bundle": {"name": "cesm_virtual_contrast", "version": bundle_version(), "git": _git_revision()},
