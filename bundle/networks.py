@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from bundle.convolution import Convolution, TransposedConvolution
 from bundle.moments import channel_moments
 
 __all__ = ["InstanceNorm", "PatchGAN", "ResnetBlock", "ResnetGenerator", "normal_init", "published_state_dict"]
@@ -54,11 +55,11 @@ def _normalised(image: Tensor) -> Tensor:
 def _conv_block(channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ReflectionPad2d(1),
-        nn.Conv2d(channels, channels, 3),
+        Convolution(channels, channels, 3),
         InstanceNorm(),
         nn.ReLU(inplace=True),
         nn.ReflectionPad2d(1),
-        nn.Conv2d(channels, channels, 3),
+        Convolution(channels, channels, 3),
         InstanceNorm(),
     )
 
@@ -77,15 +78,15 @@ class ResnetBlock(nn.Module):
 
 
 def _layers(in_channels: int, out_channels: int, width: int, blocks: int) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(in_channels, width, 7), InstanceNorm(), nn.ReLU(True)]
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), Convolution(in_channels, width, 7), InstanceNorm(), nn.ReLU(True)]
     for scale in (1, 2):
-        down = nn.Conv2d(width * scale, width * scale * 2, 3, stride=2, padding=1)
+        down = Convolution(width * scale, width * scale * 2, 3, stride=2, padding=1)
         layers += [down, InstanceNorm(), nn.ReLU(True)]
     layers += [ResnetBlock(width * 4) for _ in range(blocks)]
     for scale in (4, 2):
-        up = nn.ConvTranspose2d(width * scale, width * scale // 2, 3, stride=2, padding=1, output_padding=1)
+        up = TransposedConvolution(width * scale, width * scale // 2, 3, stride=2, padding=1, output_padding=1)
         layers += [up, InstanceNorm(), nn.ReLU(True)]
-    return [*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, out_channels, 7)]
+    return [*layers, nn.ReflectionPad2d(3), Convolution(width, out_channels, 7)]
 
 
 class ResnetGenerator(nn.Module):
@@ -189,7 +190,7 @@ class PatchGAN(PatchDiscriminator):
             activation=(Act.LEAKYRELU, {"negative_slope": 0.2, "inplace": True}),
             bias=True,
         )
-        _use_fast_norm(self)
+        _use_own_layers(self)
         normal_init(self)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -199,12 +200,21 @@ class PatchGAN(PatchDiscriminator):
         return x
 
 
-def _use_fast_norm(module: nn.Module) -> None:
+def _use_own_layers(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.InstanceNorm2d):
             setattr(module, name, InstanceNorm())
+        elif isinstance(child, nn.Conv2d):
+            sizes = (
+                child.in_channels,
+                child.out_channels,
+                child.kernel_size[0],
+                child.stride[0],
+                int(child.padding[0]),
+            )
+            setattr(module, name, Convolution(*sizes))
         else:
-            _use_fast_norm(child)
+            _use_own_layers(child)
 
 
 def normal_init(module: nn.Module, std: float = 0.02) -> None:

@@ -19,6 +19,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bundle.convolution import convolve
 from bundle.moments import channel_moments
 from bundle.networks import InstanceNorm, ResnetBlock, ResnetGenerator
 from bundle.transforms.items import plain
@@ -161,9 +162,9 @@ def _convolved(source: _Map, layer: nn.Conv2d) -> _Map:
         first, end = start * stride - padding, (stop - 1) * stride - padding + kernel
         above, below = max(0, -first), max(0, end - source.height)
         inside = source.rows(first + above, end - below)
-        if above or below:
-            inside = functional.pad(inside, (0, 0, above, below))
-        return functional.conv2d(inside, layer.weight, layer.bias, layer.stride, (0, beside))
+        if above or below or beside:
+            inside = functional.pad(inside, (beside, beside, above, below))
+        return convolve(inside, layer.weight, layer.bias, stride)
 
     return _Map((source.height + 2 * padding - kernel) // stride + 1, rows)
 

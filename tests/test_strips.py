@@ -123,8 +123,8 @@ def test_a_large_image_is_that_of_64_bit_sums() -> None:
 
 
 def test_less_memory_than_one_full_size_feature_map_is_alive() -> None:
-    network, inputs = generator(width=8, blocks=1), image(1, 1, 512, 32)
-    full_map = 8 * inputs.nbytes
+    network, inputs = generator(width=16, blocks=1), image(1, 1, 512, 32)
+    full_map = 16 * inputs.nbytes
     with Memory() as plain:
         plainly(network, inputs)
     with Memory() as strips:
