@@ -11,13 +11,14 @@ INSTALLED := $(VENV)/.installed
 DEPLOY := .venv-deploy
 LABEL := .venv-label
 FL := .venv-fl
+AUDIT := .venv-audit
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input
 
 # Pictures are drawn without a screen, and no library reports its use to anybody.
 export MPLBACKEND := Agg
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup radiomics train study test check lint types tests deploy-test label-test fl-test format clean
+.PHONY: help setup radiomics train study test check lint types tests deploy-test label-test fl-test licences audit format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 13
@@ -101,10 +102,25 @@ fl-test: $(FL)/.installed  ## simulate a federation of two phantom sites with NV
 			--set image_size=32 network_def#width=4 network_def#blocks=1 discriminator_a_def#width=4; \
 		$(FL)/bin/python scripts/federated/check.py runs/federated/$$exchange --data $(FL_DATA)/{site}; done
 
+licences: $(INSTALLED)  ## list the licences of all packages of all environments in docs/licences.md
+	$(BIN)/python scripts/licences.py
+
+$(AUDIT)/.installed: scripts/supply/requirements.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python $(PIP_INSTALL) --requirement $<
+	@touch $@
+
+# --strict: a package of which the database knows nothing is an error, not a success.
+audit: $(AUDIT)/.installed  ## look up known vulnerabilities of all pinned packages; needs the network
+	@status=0; for pins in constraints*.txt scripts/*/requirements.txt; do \
+		echo "$$pins"; \
+		$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement $$pins || status=1; \
+	done; exit $$status
+
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment, caches and build files; runs and data stay
-	rm -rf $(VENV) $(DEPLOY) $(LABEL) $(FL) build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEPLOY) $(LABEL) $(FL) $(AUDIT) build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,7 +2,8 @@
 
 Always writes TorchScript beside the weights (models/model.ts of models/model.pt), with metadata.json and inference.json
 inside. --onnx and --openvino write model.onnx, and model.xml with model.bin, for any batch and size. Each is compared
-with the network in float32 on several sizes, and refused above 1e-4. --zip writes the bundle as the model zoo has it.
+with the network in float32 on several sizes, and refused above 1e-4. --zip writes the bundle as the model zoo has it,
+with a list of all that it needs (SBOM), and its SHA-256 beside it.
 Weights of another network need its values, spelt as for monai.bundle, such as those of the quickstart:
 --network_def#width 16 --network_def#blocks 3 --image_size 64
 Exit code: 0 done, 1 an exported form differs or --check found an old one, 2 something is missing or does not fit,
@@ -87,6 +88,8 @@ def export(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         require("onnx", "onnxscript", *(["onnxruntime"] if options.onnx else []))
     if options.openvino:
         require("openvino")
+    if options.zip:
+        require("cyclonedx", "packageurl")
     source = read_source(options.model_path, overrides)
     writers = {".ts": write_torchscript}
     writers |= {".onnx": write_onnx} if options.onnx else {}

@@ -43,7 +43,7 @@ def test_the_zip_holds_code_configs_documents_licence_and_weights_and_nothing_el
 ) -> None:
     content = zipped(source, tmp_path)
     places = {name.split("/")[0] for name in content}
-    assert places == {"bundle", "configs", "docs", "models", "LICENSE", "requirements.txt"}
+    assert places == {"bundle", "configs", "docs", "models", "LICENSE", "requirements.txt", "sbom.cdx.json"}
     assert {name for name in content if name.startswith("models/")} == {
         "models/README.md", "models/model.pt", "models/model.ts",
     }  # fmt: skip

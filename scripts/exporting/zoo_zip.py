@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
-from bundle.files import atomic_path, json_text, sha256_of
+from bundle.files import atomic_path, json_text, sha256_of, write_text
 from scripts.config_values import with_overrides
+from scripts.exporting.sbom import SBOM, sbom_text
 from scripts.exporting.source import Source
 
 __all__ = ["NAME", "write_zip", "zip_path"]
@@ -35,14 +36,16 @@ def write_zip(
     """Write what a user of the trained network needs, below one folder, and nothing else.
 
     That is the code that configs name, the configs with the overrides of ``source`` written into them, the documents,
-    the licence, ``requirements.txt`` from the versions in ``metadata.json``, and both forms of the weights. Weights of
-    more than ``max_megabytes`` are left out and named in ``large_files.yml``. The same files give the same bytes: names
-    are sorted, times and permissions fixed, nothing is compressed.
+    the licence, ``requirements.txt`` from the versions in ``metadata.json``, a list of all that is inside and needed
+    (``sbom.cdx.json``), and both forms of the weights. Weights of more than ``max_megabytes`` are left out and named in
+    ``large_files.yml``. The same files give the same bytes: names are sorted, times and permissions fixed, nothing is
+    compressed. Beside the zip stands its SHA-256, as ``sha256sum --check`` reads it.
 
     Returns:
         Paths of the weights that have to be put at ``weights_url``.
 
     Raises:
+        ModuleNotFoundError: packages of the extra ``export`` are missing.
         ValueError: weights are too large and no ``weights_url`` is given.
     """
     weights = {"models/model.pt": source.weights, "models/model.ts": torchscript}
@@ -53,7 +56,8 @@ def write_zip(
             f"{sizes}: larger than the {max_megabytes:g} MB that a file in the zoo may have; say with --weights-url "
             "where these files can be downloaded, or put them into the zip with a larger --max-megabytes"
         )
-    content = _texts(source) | {name: file.read_bytes() for name, file in weights.items() if name not in large}
+    content = _texts(source) | {SBOM: sbom_text(NAME, source.metadata, weights).encode()}
+    content |= {name: file.read_bytes() for name, file in weights.items() if name not in large}
     if large:
         content["large_files.yml"] = _large_files(large, str(weights_url)).encode()
     with atomic_path(path) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
@@ -62,6 +66,7 @@ def write_zip(
             entry.create_system = 3  # Unix, so that the permissions count
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, content[name])
+    write_text(path.with_name(f"{path.name}.sha256"), f"{sha256_of(path)}  {path.name}\n")
     return [str(file) for file in large.values()]
 
 

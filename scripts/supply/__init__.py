@@ -1,0 +1,1 @@
+"""What the project is made of: its environments, their pins, licences of all packages."""
