@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bundle.memory_order import in_rows
 from bundle.reader import ImageFileError, read_pixels
 
 __all__ = ["ImageFacts", "image_facts", "pixel_digest", "read_facts"]
@@ -78,7 +79,7 @@ def pixel_digest(pixels: NDArray[Any]) -> str:
         pixels: (W, H) grey values.
     """
     plain = _plain(pixels)
-    digest = hashlib.blake2b(np.ascontiguousarray(plain).data, digest_size=16)
+    digest = hashlib.blake2b(in_rows(plain).data, digest_size=16)
     digest.update(f"{plain.shape}{plain.dtype.name}".encode())
     return digest.hexdigest()
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from bundle.neighbourhoods import all_around, any_around, filled
+
 __all__ = ["Edge", "chest_wall_edge"]
 
 #: Blocks of the longer side: enough for an outline.
@@ -64,6 +66,8 @@ def _reduced(values: NDArray[Any]) -> NDArray[np.float32]:
     step = max(1, max(inner.shape) // _BLOCKS)
     rows, columns = inner.shape[0] // step, inner.shape[1] // step
     blocks = inner[: rows * step, : columns * step].reshape(rows, step, columns, step)
+    if blocks.dtype.kind in "bui" and blocks.dtype.itemsize <= 2:  # exact, and a third of the time
+        return np.asarray(blocks.sum(axis=1, dtype=np.int32).sum(axis=2) / step**2, dtype=np.float32)
     return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
 
 
@@ -87,10 +91,9 @@ def _without_rims(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _largest_region(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest region after gaps (dark fat) are closed and thin things (letters, rims) are opened."""
     size = max(1, min(bright.shape) // 16)
-    # The grey operations go along one axis at a time: eight times as quick as the binary ones, which they equal here.
-    block: dict[str, Any] = {"size": (size, size), "mode": "constant", "cval": 0}
-    closed = ndimage.grey_closing(np.pad(bright, size).astype(np.uint8), **block)[size:-size, size:-size]
-    labels, count = ndimage.label(ndimage.grey_opening(ndimage.binary_fill_holes(closed).astype(np.uint8), **block))
+    before, after = size // 2, size - 1 - size // 2
+    closed = all_around(any_around(np.pad(bright, size), after, before), before, after)[size:-size, size:-size]
+    labels, count = ndimage.label(any_around(all_around(filled(closed), before, after), after, before))
     if count == 0:
         return np.zeros_like(bright)
     sizes = np.bincount(labels.ravel())[1:]

@@ -48,7 +48,10 @@ def without_bright_edges(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """
     if values.size == 0:
         return values, 0
-    low, high = values.min(), values.max()
+    high = values.max()
+    if not any((edge == high).all() for edge in (values[0], values[-1], values[:, 0], values[:, -1])):
+        return values, 0
+    low = values.min()
     mask = np.zeros(values.shape, dtype=bool)
     for view, flags in ((mask, (values == high).all(axis=1)), (mask.T, (values == high).all(axis=0))):
         before, after = _run(flags), _run(flags[::-1])

@@ -118,7 +118,9 @@ def onto_grid(
     rows, columns = _axes(_shape(values), alignment, source_shape, target_shape)
     if rows.same and columns.same:
         return values.astype(np.float32)
-    padded = np.pad(values.astype(np.float32), (rows.margins, columns.margins), mode="edge")
+    padded = values.astype(np.float32)
+    if any(rows.margins) or any(columns.margins):
+        padded = np.pad(padded, (rows.margins, columns.margins), mode="edge")
     (top, left), shape = (rows.margins[0], columns.margins[0]), target_shape[::-1]
     box = columns.low + left, rows.low + top, columns.high + left, rows.high + top
     resampled = np.asarray(Image.fromarray(padded).resize(shape, Image.Resampling.BILINEAR, box), dtype=np.float32)

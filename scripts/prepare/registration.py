@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, optimize
 
+from bundle.neighbourhoods import all_around
 from scripts.prepare.silhouette import reduced, silhouette
 
 __all__ = ["ALIGNED_OVERLAP", "LARGEST_SCALE", "LEAST_KEPT", "MARGIN", "Alignment", "align"]
@@ -148,7 +149,7 @@ def _scene(image: NDArray[np.float32], breast: NDArray[np.bool_], factor: float,
     edges = gradient**2 / (strength**2 + max(usual, 1e-6) ** 2)
     if rim:
         width = max(1, round(rim * max(inside.shape)))
-        edges *= ndimage.minimum_filter(inside, 2 * width + 1, mode="nearest") > 0.5
+        edges *= all_around(inside > 0.5, width, width, "nearest")
     return _Scene(inside, edges.astype(np.complex64), float(inside.sum()))
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from bundle.neighbourhoods import all_around, any_around, filled
+
 __all__ = ["background_level", "reduced", "silhouette"]
 
-_Mode = Literal["constant", "nearest"]
 WORKING_SIZE = 512
 """Longer side at which a silhouette is found: finer detail is noise."""
 _NEAR_BACKGROUND = 0.006
@@ -21,6 +22,8 @@ _CLOSING = 0.025
 """Radius, as part of the longer side, up to which dark fat is closed that is as black as the air."""
 _OPENING = 0.012
 """Radius, as part of the longer side, below which a bridge or a strip is not breast."""
+_HALF = 2
+"""Pixels to each side of the one that a majority is taken for."""
 _LARGE = 0.05
 """A region of this part of the largest one is breast too: a skin fold can cut off the axilla."""
 
@@ -89,34 +92,34 @@ def _air(values: NDArray[np.float32]) -> tuple[float, float]:
 def _breast(values: NDArray[np.float32]) -> NDArray[np.bool_]:
     level, noise = _air(values)
     # By majority: JPEG rings around the skin, in single pixels.
-    bright = ndimage.uniform_filter((values > level + noise).astype(np.float32), 5, mode="nearest") > 0.5
+    bright = _majority(values > level + noise)
     if not bright.any() or bright.all():
         return np.zeros_like(bright) if not bright.any() else bright
     longer = max(values.shape)
     closed = _closed(bright, round(_CLOSING * longer))
     radius = max(1, round(_OPENING * longer))
     kept = _large_regions(_opened(closed, radius))
-    return _filled(closed & _largest(kept, radius + 1, "constant"))
+    return _filled(closed & any_around(kept, radius + 1, radius + 1))
 
 
-def _largest(region: NDArray[np.bool_], radius: int, beyond: _Mode) -> NDArray[np.bool_]:
-    """Dilation by a square; ``beyond`` as the ``mode`` of scipy's filters."""
-    return np.asarray(ndimage.maximum_filter(region, 2 * radius + 1, mode=beyond), dtype=np.bool_)
-
-
-def _smallest(region: NDArray[np.bool_], radius: int, beyond: _Mode) -> NDArray[np.bool_]:
-    return np.asarray(ndimage.minimum_filter(region, 2 * radius + 1, mode=beyond), dtype=np.bool_)
+def _majority(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where most of the 5 x 5 pixels around are True; beyond the image it goes on as at its border."""
+    counts = np.pad(bright, _HALF, mode="edge").astype(np.uint8)
+    for axis in (0, 1):
+        shifted = (counts.take(range(start, counts.shape[axis] - 2 * _HALF + start), axis) for start in range(5))
+        counts = np.add.reduce(list(shifted))
+    return np.asarray(counts > (2 * _HALF + 1) ** 2 // 2)
 
 
 def _opened(region: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Opening; beyond the image is nothing, so that strips along a border go too."""
-    return _largest(_smallest(region, radius, "constant"), radius, "constant")
+    return any_around(all_around(region, radius, radius), radius, radius)
 
 
 def _closed(region: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Closing; beyond the image the region goes on as at its border."""
     padded = np.pad(region, radius, mode="edge")
-    closed = _smallest(_largest(padded, radius, "nearest"), radius, "nearest")
+    closed = all_around(any_around(padded, radius, radius, "nearest"), radius, radius, "nearest")
     return closed[radius : len(closed) - radius, radius : closed.shape[1] - radius]
 
 
@@ -137,5 +140,5 @@ def _filled(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if len(rows):
         wall[rows[0] : rows[-1] + 1] = True
     closed = np.hstack([wall, region] if left else [region, wall])
-    filled = np.asarray(ndimage.binary_fill_holes(closed), dtype=np.bool_)
-    return filled[:, 1:] if left else filled[:, :-1]
+    whole = filled(closed)
+    return whole[:, 1:] if left else whole[:, :-1]

@@ -18,6 +18,8 @@ Window = tuple[float, float]
 FULL = 65535
 EIGHT_BIT_WINDOW = (127.5, 255.0)
 """The full range of 8-bit pixels: with it, label_scaling `window` keeps the grey values as they are."""
+_COMPRESSION = 1
+"""Of 9: files within a fifth of the size at the usual 6, of CDD-CESM smaller ones, in a third of the time."""
 _EIGHT_BIT_STEP = 257  # 255 * 257 = 65535
 
 
@@ -75,4 +77,4 @@ def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
 
 def _write(path: Path, image: Image.Image) -> None:
     with atomic_path(path) as unfinished:
-        image.save(unfinished, format="PNG")
+        image.save(unfinished, format="PNG", compress_level=_COMPRESSION)
