@@ -114,9 +114,18 @@ def _runs(process: int) -> bool:
     return True
 
 
-def file_at(path: Path) -> Path:
-    """One absolute path for a file, however it is written; its name stays that of a link, since it tells the format."""
-    return path.parent.resolve() / path.name
+def file_at(path: Path, folders: dict[Path, Path] | None = None) -> Path:
+    """One absolute path for a file, however it is written; its name stays that of a link, since it tells the format.
+
+    Args:
+        path: of the file.
+        folders: folders looked up before, for many files; those looked up now are added.
+    """
+    known = {} if folders is None else folders
+    folder = known.get(path.parent)
+    if folder is None:
+        folder = known[path.parent] = path.parent.resolve()
+    return folder / path.name
 
 
 def sha256_of(path: str | Path) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bundle.facts_cache import FactsCache, ImageFacts
 from bundle.memory_order import in_rows
 from bundle.reader import ImageFileError, read_pixels
 
 __all__ = ["ImageFacts", "image_facts", "pixel_digest", "read_facts"]
 
 _WHOLE = (np.uint8, np.uint16, np.int32, np.int64)
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """Facts of one decoded image.
-
-    Attributes:
-        shape: (W, H) in pixels.
-        low: smallest stored value.
-        high: largest stored value.
-        finite: False if any pixel is NaN or infinite; ``low`` and ``high`` are then 0.
-        binary: every pixel is 0 or ``high`` (the whole picture may be one of them).
-        centroid: horizontal grey-value centroid above ``low``, -1 (left edge) to 1 (right edge); 0 for a constant.
-        digest: see ``pixel_digest``.
-    """
-
-    shape: tuple[int, int]
-    low: float
-    high: float
-    finite: bool
-    binary: bool
-    centroid: float
-    digest: str
-
-    @property
-    def constant(self) -> bool:
-        """Whether all pixels have one value."""
-        return self.finite and self.low == self.high
 
 
 def image_facts(path: str | Path) -> ImageFacts:
@@ -108,15 +80,27 @@ def _facts_or_error(path: Path) -> ImageFacts | ImageFileError:
         return error
 
 
-def read_facts(paths: Iterable[Path], progress: bool = True) -> dict[Path, ImageFacts | ImageFileError]:
+def read_facts(
+    paths: Iterable[Path], progress: bool = True, root: Path | None = None
+) -> dict[Path, ImageFacts | ImageFileError]:
     """The facts of every file, each read once, or the error that kept it from being read.
 
     Args:
         paths: files; repeated ones are read once.
         progress: show a bar, on a terminal and when it takes longer than a second.
+        root: the dataset folder to which the files belong: what is kept of it (``bundle.facts_cache``) is used and
+            renewed. Default: every file is read.
     """
     unique: Collection[Path] = list(dict.fromkeys(paths))
+    kept = FactsCache(root) if root is not None else None
+    known: dict[Path, ImageFacts] = kept.known(unique) if kept is not None else {}
+    unread = [path for path in unique if path not in known]
+    if not unread:
+        return {path: known[path] for path in unique}
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        found = pool.map(_facts_or_error, unique)
-        bar = tqdm(found, total=len(unique), desc="Checking files", unit="file", delay=1, disable=not progress or None)
-        return dict(zip(unique, bar, strict=True))
+        read = pool.map(_facts_or_error, unread)
+        bar = tqdm(read, total=len(unread), desc="Checking files", unit="file", delay=1, disable=not progress or None)
+        found = known | dict(zip(unread, bar, strict=True))
+    if kept is not None:
+        kept.keep(found)
+    return {path: found[path] for path in unique}

@@ -45,7 +45,8 @@ def overlap_problems(
     """
     sets = [_read(Path(path)) for path in datalists]
     facts = {} if known is None else known
-    facts |= read_facts((path for one in sets for path in one.images() if path not in facts), progress)
+    for one in sets:
+        facts |= read_facts([path for path in one.images() if path not in facts], progress, one.file.parent)
     return [row for first, second in combinations(sets, 2) for row in _shared(first, second, facts)]
 
 
@@ -78,7 +79,7 @@ def _read(path: Path) -> _DataSet:
     file = path / "datalist.json" if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     content = content if isinstance(content, dict) else {}
     listed = content.get("cases")
@@ -162,7 +163,7 @@ def _sources(data: _DataSet) -> Iterator[_Image]:
     try:
         with (data.file.parent / _SOURCES).open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, ValueError, csv.Error):
         return
     for row in rows:
         for key in _IMAGE_KEYS:

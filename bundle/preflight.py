@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,11 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _is_path(value: object) -> bool:
+    """Whether a file can be called so: without zero byte, without half a surrogate pair."""
+    return _is_text(value) and re.search("[\0\ud800-\udfff]", str(value)) is None
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -55,7 +61,7 @@ class _Field:
     otherwise: str = ""
 
 
-_PATH = _Field("the path of a file", _is_text)
+_PATH = _Field("the path of a file", _is_path)
 _WINDOW = _Field("[centre, width] with width > 0", _is_window, required=False)
 _TOP_FIELDS = {
     "name": _Field("a text", _is_text),
@@ -107,7 +113,7 @@ def check_datalist(path: str | Path, progress: bool = True, known: FileFacts | N
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return broken("no such file", _PREPARE)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return broken(f"not readable as JSON: {error}", f"Correct it by hand. {_PREPARE}")
     if not isinstance(content, dict):
         return broken(f"holds a {type(content).__name__}, expected an object with name, synthetic, ...", _PREPARE)
@@ -149,12 +155,14 @@ def check_cases(
     fields = _CASE_FIELDS | {"fold": replace(_CASE_FIELDS["fold"], required=with_folds)}
     names = [case_name(index, case) for index, case in enumerate(cases)]
     usable = {name: case for name, case in zip(names, cases, strict=True) if isinstance(case, dict)}
+    folders: dict[Path, Path] = {}
     files = {
-        name: {key: file_at(Path(root) / case[key]) for key in _FILE_KEYS if _is_text(case.get(key))}
+        name: {key: file_at(Path(root) / case[key], folders) for key in _FILE_KEYS if _is_path(case.get(key))}
         for name, case in usable.items()
     }
     facts = {} if known is None else known
-    facts |= read_facts((path for paths in files.values() for path in paths.values() if path not in facts), progress)
+    unread = [path for paths in files.values() for path in paths.values() if path not in facts]
+    facts |= read_facts(unread, progress, Path(root))
     problems: list[Problem] = []
     for name, case in zip(names, cases, strict=True):
         if name not in usable:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,13 @@ TINY = {
     "learning_rate": 1e-3,
 }
 """Overrides of train.json that let a whole training take seconds."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing that tests find out about their files is kept in the user's cache folder."""
+    os.environ.setdefault("MPLCONFIGDIR", mpl.get_cachedir())  # its list of fonts takes long to make
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

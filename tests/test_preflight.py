@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from bundle import facts_cache
+from bundle.facts_cache import FactsCache
 from bundle.image_facts import image_facts
 from bundle.preflight import Problem, check_cases, check_datalist, format_table
 from scripts import check_data
@@ -329,6 +332,101 @@ def test_every_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("bundle.image_facts.image_facts", counted)
     assert check_datalist(write(tmp_path, cases)) == []
     assert len(read) == len(set(read)) == 18
+
+
+# ------------------------------------------------------------------------------------------------ what is kept
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read from now on; facts are kept in the test's own folder, and at once."""
+    names: list[str] = []
+
+    def noted(path: Path) -> Any:
+        names.append(path.relative_to(path.parents[1]).as_posix())
+        return image_facts(path)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(facts_cache, "SETTLED", 0.0)
+    monkeypatch.setattr("bundle.image_facts.image_facts", noted)
+    return names
+
+
+def three_cases(folder: Path) -> Path:
+    return write(folder, [good_case(folder, number) for number in range(3)])
+
+
+def test_files_that_have_not_changed_are_not_read_again(tmp_path: Path, read: list[str]) -> None:
+    folder = three_cases(tmp_path)
+    (folder / "LE" / "1.png").write_bytes(b"no image")
+    first = check_datalist(folder)
+    assert len(read) == 9
+    read.clear()
+    assert check_datalist(folder) == first
+    assert read == ["LE/1.png"]  # what cannot be read is tried again
+
+
+@pytest.mark.parametrize("restore", [False, True])
+def test_a_changed_file_is_read_again_even_if_its_time_was_set_back(
+    tmp_path: Path, read: list[str], restore: bool
+) -> None:
+    folder = three_cases(tmp_path)
+    check_datalist(folder)
+    file = folder / "mask" / "2.png"
+    before, content = file.stat(), file.read_bytes()
+    with file.open("r+b") as stream:  # the same file, as long as before
+        stream.write(bytes(len(content)))
+    if restore:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    read.clear()
+    assert any("mask: cannot be decoded" in problem for problem in said(check_datalist(folder)))
+    assert read == ["mask/2.png"]
+
+
+def test_a_file_that_was_changed_just_now_is_not_trusted(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts_cache, "SETTLED", 3600.0)
+    folder = three_cases(tmp_path)
+    for _ in range(2):
+        assert check_datalist(folder) == []
+    assert len(read) == 18
+
+
+@pytest.mark.parametrize("damage", ["text", "program", "entries", "values"])
+def test_a_damaged_cache_is_not_used_and_written_anew(tmp_path: Path, read: list[str], damage: str) -> None:
+    folder = three_cases(tmp_path)
+    check_datalist(folder)
+    file = FactsCache(folder).file
+    content = json.loads(file.read_text())
+    if damage == "values":
+        content["files"] = {key: [state, [*values[:-1], 5]] for key, (state, values) in content["files"].items()}
+    changed = {"text": "", "program": content | {"program": "another"}, "entries": content | {"files": [1]}}
+    file.write_text(json.dumps(changed.get(damage, content)) if damage != "text" else "{")
+    read.clear()
+    assert check_datalist(folder) == []
+    assert len(read) == 9
+    assert check_datalist(folder) == []
+    assert len(read) == 9
+
+
+def test_no_name_of_a_file_is_kept_and_the_data_folder_is_left_alone(tmp_path: Path, read: list[str]) -> None:
+    folder = three_cases(tmp_path)
+    before = sorted(folder.rglob("*"))
+    check_datalist(folder)
+    text = FactsCache(folder).file.read_text()
+    assert not any(word in text for word in (".png", "mask", "P0", str(folder)))
+    assert sorted(path for path in folder.rglob("*") if "cache" not in path.parts) == before
+    assert len(read) == 9
+
+
+def test_without_a_place_to_keep_facts_the_check_is_as_ever(
+    tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = three_cases(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    for _ in range(2):
+        assert check_datalist(folder) == []
+    assert len(read) == 18
 
 
 def test_real_pairs_with_lesion_masks_pass(shared_data: Path) -> None:
