@@ -1,4 +1,4 @@
-"""Training with torchrun on two processes (gloo, CPU)."""
+"""Training on two processes (gloo, CPU), as torchrun starts them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from bundle.checkpoint import fingerprint
 from bundle.losses import DiscriminatorObjective, GeneratorObjective, Normalisation
 from bundle.networks import PatchGAN, ResnetGenerator
 from bundle.trainer import CycleGANTrainer
-from tests.conftest import in_memory
-from tests.workflow import command, equal_networks, run, train_options, workflow
+from tests.conftest import ROOT, in_memory
+from tests.forks import Fork
+from tests.workflow import command, environment, equal_networks, train_options, workflow
 
 Batch = dict[str, torch.Tensor]
 
@@ -68,7 +69,8 @@ def test_the_effective_gradient_is_that_of_one_process_on_the_joint_batch(
     batch: Batch, tmp_path: Path, normalisation: Normalisation
 ) -> None:
     four = {name: torch.cat([value, value[:1].flip(3)]) for name, value in batch.items()}
-    mp.spawn(rank_main, (free_port(), four, normalisation, str(tmp_path)), nprocs=2)
+    arguments = (free_port(), four, normalisation, str(tmp_path))
+    mp.start_processes(rank_main, arguments, nprocs=2, start_method="fork")
     expected = two_steps(build(lambda net: net, normalisation), four)
     for rank in (0, 1):
         for ours, single in zip(torch.load(tmp_path / f"{rank}.pt", weights_only=True), expected, strict=True):
@@ -77,19 +79,21 @@ def test_the_effective_gradient_is_that_of_one_process_on_the_joint_batch(
                 torch.testing.assert_close(ours[name], single[name], atol=1e-10, rtol=0)
 
 
-def torchrun(dataset: Path, output: Path, run_id: str = "training", overlays: Any = (), **options: Any) -> None:
+def on_two_processes(dataset: Path, output: Path, run_id: str = "training", overlays: Any = (), **options: Any) -> None:
+    """What torchrun starts: two processes with their ranks in variables. tests/test_docs.py runs torchrun itself."""
     configs = ("train.json", *overlays, "multi_gpu_train.json")
     line = command(run_id, *configs, **train_options(dataset, output, **options))
-    port = ["--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
-    finished = run("-m", "torch.distributed.run", *port, *line)
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [Fork(line, ROOT, environment() | shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    for finished in [rank.wait() for rank in ranks]:
+        assert finished.returncode == 0, finished.stderr[-3000:]
 
 
-def test_torchrun_trains_equal_networks_and_resumes_exactly(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_two_processes_train_equal_networks_and_resume_exactly(tiny_dataset: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"pool_size": 3, "batch_size": 2}
-    torchrun(tiny_dataset, tmp_path / "whole", max_epochs=2, **options)
-    torchrun(tiny_dataset, tmp_path / "parts", max_epochs=1, **options)
-    torchrun(tiny_dataset, tmp_path / "parts", max_epochs=2, resume=True, **options)
+    on_two_processes(tiny_dataset, tmp_path / "whole", max_epochs=2, **options)
+    on_two_processes(tiny_dataset, tmp_path / "parts", max_epochs=1, **options)
+    on_two_processes(tiny_dataset, tmp_path / "parts", max_epochs=2, resume=True, **options)
     assert equal_networks(tmp_path / "whole", tmp_path / "parts")
     state = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)
     first, second = (rank["fingerprint"] for rank in state["ranks"])
@@ -103,7 +107,7 @@ def test_evaluation_by_two_processes_gives_the_figures_of_one(tiny_dataset: Path
     options = train_options(tiny_dataset, tmp_path)
     for evaluate in (
         lambda: workflow("train.json", "evaluate.json", run_id="evaluating", **options).run(),
-        lambda: torchrun(tiny_dataset, tmp_path, "evaluating", ["evaluate.json"]),
+        lambda: on_two_processes(tiny_dataset, tmp_path, "evaluating", ["evaluate.json"]),
     ):
         evaluate()
         summaries.append(json.loads((tmp_path / "summary.json").read_text()))
@@ -123,7 +127,7 @@ def test_validation_works_with_fewer_cases_than_processes(tiny_dataset: Path, tm
     validation = [case for case in content["cases"] if case["fold"] == 1]
     content["cases"] = [case for case in content["cases"] if case["fold"] != 1] + validation[:1]
     (folder / "datalist.json").write_text(json.dumps(content))
-    torchrun(folder, tmp_path / "run", max_epochs=1)
+    on_two_processes(folder, tmp_path / "run", max_epochs=1)
     assert "val_mae" in pd.read_csv(tmp_path / "run" / "history.csv")
 
 

@@ -20,6 +20,7 @@ from monai.bundle import ConfigParser
 
 from bundle.phantom import make_phantom
 from scripts.prepare_data import SOURCES
+from tests.forks import run_forked
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -162,17 +163,21 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def execute(command: str, checkout: Path, extra: str = "") -> str:
     """Run a documented command as it stands, with ``extra`` arguments, in the checkout."""
     program, *arguments = words(command)
-    start = {"python": [], "torchrun": ["-m", "torch.distributed.run"]}[program]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "MPLBACKEND": "Agg",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONPATH": str(checkout),
     }
-    line = [sys.executable, *start, *arguments, *shlex.split(extra)]
-    result = subprocess.run(
-        line, cwd=checkout, capture_output=True, text=True, env=environment, check=False, timeout=300
-    )
+    line = [*arguments, *shlex.split(extra)]
+    if program == "python":
+        result = run_forked(line, checkout, environment)
+    else:
+        assert program == "torchrun"
+        start = [sys.executable, "-m", "torch.distributed.run", *line]
+        result = subprocess.run(
+            start, cwd=checkout, capture_output=True, text=True, env=environment, check=False, timeout=300
+        )
     assert result.returncode == 0, f"{shlex.join(line)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     return result.stdout + result.stderr
 

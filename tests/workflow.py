@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from tests.conftest import ROOT, TINY
+from tests.forks import run_forked
 
 CONFIGS = ROOT / "configs"
 
@@ -45,10 +45,8 @@ def environment() -> dict[str, str]:
 
 
 def run(*line: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with this command line in the bundle's root."""
-    return subprocess.run(
-        [sys.executable, *line], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-    )
+    """Run Python with this command line in the bundle's root, in a copy of this process."""
+    return run_forked([*line], ROOT, environment())
 
 
 def networks(output: Path) -> dict[str, dict[str, torch.Tensor]]:
