@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,11 @@ from ignite.engine import Engine, Events
 from bundle import ranks
 from bundle.files import atomic_path, remove_unfinished_in
 from bundle.resumable_trainer import ResumableTrainer, TrainingEvents
+from bundle.saved_state import load_saved
 
 __all__ = ["TrainingCheckpoint", "fingerprint", "load_networks", "save_atomically"]
 
 logger = logging.getLogger("cesm")
-_UNREADABLE = (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError)
 _PROBE = 1 << 20
 
 
@@ -77,10 +77,12 @@ def load_networks(trainer: ResumableTrainer, path: str | Path) -> None:
             f"no networks at {path}; run the first stage or set initial_weights to its best_networks.pt"
         )
     try:
-        states = torch.load(path, map_location="cpu", weights_only=True)
+        states = load_saved(path)
         for name, network in trainer.networks.items():
             network.load_state_dict(states[name])
-    except _UNREADABLE as error:
+    except OSError:
+        raise
+    except Exception as error:  # another structure fails wherever it happens to
         raise ValueError(
             f"{path} does not fit ({error}); it must be best_networks.pt of a run with the same network settings"
         ) from error
@@ -161,17 +163,19 @@ class TrainingCheckpoint:
 
     def _resume(self, trainer: ResumableTrainer) -> None:
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = load_saved(self.path)
             self._check_settings(state["settings"])
             trainer.load_training_state(state)
             for name, item in self.objects.items():
                 item.load_state_dict(state["objects"][name])
-        except _UNREADABLE as error:
+            if len(state["ranks"]) == ranks.world_size():
+                trainer.load_process_state(state["ranks"][ranks.rank()])
+        except OSError:
+            raise
+        except Exception as error:  # another structure fails wherever it happens to
             remedy = "resume with the config that started the run, or start anew with --resume False"
             raise ValueError(f"{self.path} does not fit this training ({error}); {remedy}") from error
-        if len(state["ranks"]) == ranks.world_size():
-            trainer.load_process_state(state["ranks"][ranks.rank()])
-        else:
+        if len(state["ranks"]) != ranks.world_size():
             logger.warning(
                 f"{self.path} is of {len(state['ranks'])} processes and is resumed by {ranks.world_size()}: image "
                 "pools start empty and random numbers anew, so the result differs slightly from an uninterrupted run"
@@ -180,7 +184,7 @@ class TrainingCheckpoint:
 
     def _check_settings(self, saved: Mapping[str, Any]) -> None:
         changed = [
-            f"{name} was {saved.get(name)!r} and is {value!r}"
+            f"{name} was {reprlib.repr(saved.get(name))} and is {value!r}"
             for name, value in self.settings.items()
             if saved.get(name) != value
         ]

@@ -52,7 +52,7 @@ def read_datalist(path: str | Path) -> dict[str, Any]:
     file = Path(path) / DATALIST if Path(path).is_dir() else Path(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: no readable datalist ({error}). Make one: scripts/prepare_data.py.") from error
     if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
         raise ValueError(f"{file}: expected an object holding the list `cases`. Check it: scripts/check_data.py.")  # noqa: TRY004

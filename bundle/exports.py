@@ -23,15 +23,21 @@ RECORD = "export.json"
 """Name of the record inside an exported TorchScript archive: of which weights, with which overrides of the config."""
 
 
+_LARGEST_RECORD = 2**20
+"""Bytes; a few are packed bytes of many."""
+
+
 def recorded(archive: str | Path) -> dict[str, Any] | None:
     """Return what the export wrote down in a TorchScript archive, or None if it is not one of this bundle's export."""
     try:
         with zipfile.ZipFile(archive) as content:
-            name = next(name for name in content.namelist() if name.endswith(f"/extra/{RECORD}"))
-            record: dict[str, Any] = json.loads(content.read(name))
-    except (zipfile.BadZipFile, StopIteration, ValueError):
+            entry = next(entry for entry in content.infolist() if entry.filename.endswith(f"/extra/{RECORD}"))
+            record = json.loads(content.read(entry)) if entry.file_size <= _LARGEST_RECORD else None
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception:  # of a damaged archive; or it is encrypted, or compressed in an unusual way
         return None
-    return record
+    return record if isinstance(record, dict) else None
 
 
 def stale_reason(weights: str | Path) -> str | None:

@@ -19,6 +19,10 @@ _WORKFLOWS = {"train.json": "train", "inference.json": "evaluator"}
 """Each complete config and an id by which a running config is recognised as one made from it."""
 
 
+_LONGEST = 500
+"""Letters of an id; none of the bundle has more than 60."""
+
+
 def known_ids(config_dir: str | Path, running: Mapping[str, Any]) -> set[str]:
     """Return the ids, nested ones as ``a#b``, that the workflow of ``running`` can read.
 
@@ -63,6 +67,8 @@ def unknown_ids(config: Mapping[str, Any], known: set[str]) -> list[str]:
     text = repr(config)
 
     def has_reader(name: str) -> bool:
+        if len(name) > _LONGEST:
+            return False
         parents = [name[: place.start()] for place in re.finditer("#", name)]
         whole = any(re.search(rf"[@%]{re.escape(parent)}(?![\w#:])", text) for parent in parents)
         return whole or re.search(rf"[@%]{re.escape(name)}\b", text) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,10 @@ from bundle.dicom.decoding import opened
 from bundle.dicom.pixels import DicomImage, dicom_image, grey_values
 from bundle.dicom.spacing import spacing_of
 from bundle.image_file_error import ImageFileError
+from bundle.limits import MAX_BYTES, require_bounded
 from bundle.mammogram_meta import LATERALITY, MIRRORED, UPSIDE_DOWN, WINDOW
+from bundle.memory_order import in_rows
+from bundle.volume_header import require_sound_header
 
 __all__ = ["SUFFIXES", "ImageFileError", "MammogramReader", "file_suffix", "read_pixels"]
 
@@ -62,13 +66,24 @@ def file_suffix(path: PathLike) -> str:
 
 
 def _is_dicom(path: PathLike) -> bool:
-    if not Path(path).is_file():  # opening a pipe would wait for ever
+    if _found_at(path) != "file":  # opening a pipe would wait for ever
         return False
     try:
         with Path(path).open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def _found_at(path: PathLike) -> str:
+    """``file``, or what there is else; also of a text that no file can be called."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return "no such file"
+    if stat.S_ISDIR(mode):
+        return "a folder, expected a file"
+    return "file" if stat.S_ISREG(mode) else "no regular file"
 
 
 class _DicomReader(ImageReader):
@@ -134,6 +149,7 @@ def _one_page(image: Image.Image) -> Image.Image:
     pages = getattr(image, "n_frames", 1)
     if pages > 1:
         raise ValueError(f"{pages} pages in one file, expected one")
+    require_bounded(getattr(image, "filename", ""), image.height, image.width, len(image.getbands()))
     _require_all_bits(image)
     image.load()
     if image.mode.startswith("I;16") and _white_is_zero(image):
@@ -157,20 +173,30 @@ def _new_reader(suffix: str, as_displayed: bool) -> ImageReader:
 
 def _open(path: str, as_displayed: bool = False) -> _Loaded:
     suffix = file_suffix(path)
-    if not Path(path).is_file():
-        found = "no regular file" if Path(path).exists() else "no such file"
-        found = "a folder, expected a file" if Path(path).is_dir() else found
+    if (found := _found_at(path)) != "file":
         return _Loaded(path, None, None, ImageFileError(path, found, "Correct the path in the datalist"))
     if suffix not in SUFFIXES:
         known = " ".join(name or "(none: DICOM)" for name in SUFFIXES)
         return _Loaded(path, None, None, ImageFileError(path, f"unknown suffix {suffix!r}", f"Use one of {known}"))
     try:
+        if SUFFIXES[suffix] == "itk":
+            require_sound_header(path)
         reader = _new_reader(suffix, as_displayed)
-        return _Loaded(path, reader, reader.read(path), None)
+        image = reader.read(path)
+        if SUFFIXES[suffix] == "nibabel":
+            _require_bounded_volume(path, image)
+        return _Loaded(path, reader, image, None)
     except ImageFileError as error:
         return _Loaded(path, None, None, error)
     except Exception as error:  # the decoders raise whatever they like
         return _Loaded(path, None, None, _unreadable(path, suffix, error))
+
+
+def _require_bounded_volume(path: str, image: Any) -> None:
+    """The values of a NIfTI file are read later; what is skipped before them is unpacked too."""
+    require_bounded(path, *image.shape)
+    if not 0 <= image.dataobj.offset <= MAX_BYTES:
+        raise ImageFileError(path, f"its values begin at byte {image.dataobj.offset}", "Write the image again")
 
 
 def _unreadable(path: str, suffix: str, error: Exception) -> ImageFileError:
@@ -196,7 +222,7 @@ def _one_channel(path: str, pixels: NDArray[Any], channels_last: bool) -> NDArra
         raise ImageFileError(
             path, f"an array of shape {pixels.shape}, expected one 2-D image", "Write each view into a file of its own"
         )
-    return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+    return in_rows(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
 
 
 def _decoded(loaded: _Loaded) -> tuple[NDArray[Any], dict[str, Any]]:

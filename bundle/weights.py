@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from bundle.resumable_trainer import unwrap
+from bundle.saved_state import load_saved
 
 Network = TypeVar("Network", bound=nn.Module)
 _SHOWN = 3
@@ -22,8 +21,8 @@ def load_weights(network: Network, path: str | PathLike[str]) -> Network:
 
     Args:
         network: the network to fill, or its ``DistributedDataParallel`` wrapper; its own device is kept.
-        path: file written by ``torch.save(network.state_dict(), path)``. It is read with ``weights_only=True``, so a
-            file from elsewhere cannot run code.
+        path: file written by ``torch.save(network.state_dict(), path)``. It runs no code, also if it is
+            from elsewhere, see ``load_saved``.
 
     Returns:
         The same network, in its wrapper if it has one.
@@ -38,8 +37,8 @@ def load_weights(network: Network, path: str | PathLike[str]) -> Network:
             f"no weights at {file}; train first (training writes models/model.pt) or set the path of your weights"
         )
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        content = load_saved(file)
+    except ValueError as error:
         raise ValueError(
             f"{file} cannot be read as weights; expected a state dict saved with torch.save, "
             "not TorchScript, a pickled network or a damaged file"
@@ -52,7 +51,10 @@ def load_weights(network: Network, path: str | PathLike[str]) -> Network:
             f"{file} does not fit the network: {'; '.join(problems)}. "
             "Use the network_def these weights were trained with, or other weights"
         )
-    bare.load_state_dict(state, strict=True)
+    try:
+        bare.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError) as error:  # values of a kind that cannot become the network's
+        raise ValueError(f"{file} does not fit the network: {error}") from error
     return network
 
 

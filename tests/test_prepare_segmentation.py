@@ -70,7 +70,7 @@ def test_a_segmentation_that_highdicom_refuses_is_read_by_its_frames(source: Dat
     header.save_as(path)
     assert segmented.NumberOfFrames == 2
     with pytest.raises(Exception):  # noqa: B017, PT011 - any
-        segmentation._with_highdicom(path, source.SOPInstanceUID, [2])
+        segmentation._with_highdicom(header, source.SOPInstanceUID, [2])
     assert (drawn(path, source, 2) == box(30, 20)).all()
 
 

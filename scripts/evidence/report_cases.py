@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,12 +122,23 @@ def browser(evidence: Evidence, most: int) -> Browser | None:
     )
 
 
+def _is_picture_of(folder: Path, name: str) -> bool:
+    """Whether a table names a file in its own folder: the page must not show what lies elsewhere."""
+    place = Path(name)
+    if not name or place.is_absolute() or ".." in place.parts:
+        return False
+    try:
+        return (folder / place).is_file()
+    except (OSError, ValueError):  # a text that no file can be called
+        return False
+
+
 def _one_seed(evidence: Evidence) -> pd.DataFrame:
     """The cases of the first seed of each arm, with all columns that name a case, and whether the picture is there."""
     cases = evidence.cases.copy()
     for name in (*_KEY, "fold", "seed", "picture"):
         cases[name] = cases[name].astype(str) if name in cases else ""
-    cases["there"] = [bool(name) and (evidence.folder / name).is_file() for name in cases["picture"]]
+    cases["there"] = [_is_picture_of(evidence.folder, name) for name in cases["picture"]]
     first = cases.groupby("arm")["seed"].transform(lambda seeds: sorted_texts(seeds)[0])
     return cases[cases["seed"] == first].drop_duplicates(["arm", *_KEY])
 

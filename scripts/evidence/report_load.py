@@ -107,6 +107,15 @@ def read_evidence(folder: Path) -> Evidence:
     Raises:
         ValueError: the folder holds neither, or a file is missing or damaged; the message names it and the remedy.
     """
+    try:
+        return _evidence(folder)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{folder}: results are not as this bundle writes them ({type(error).__name__}: {error}). {_EVALUATE}"
+        ) from error
+
+
+def _evidence(folder: Path) -> Evidence:
     if (folder / "study.json").is_file():
         return _study(folder)
     missing = [name for name in ("summary.json", "cases.csv") if not (folder / name).is_file()]
@@ -162,7 +171,9 @@ def _run(folder: Path) -> Evidence:
         references=_references(predictors, arms),
         predictors=predictors,
         intervals=summary.get("intervals") or {},
-        cases=cases.rename(columns={"predictor": "arm"}).assign(fold=job.fold, seed=job.seed),
+        cases=cases.drop(columns="arm", errors="ignore")
+        .rename(columns={"predictor": "arm"})
+        .assign(fold=job.fold, seed=job.seed),
         jobs=[job],
         caveats=_caveats(summary.get("caveats"), job.caveats),
     )
@@ -217,7 +228,7 @@ def _references(predictors: Mapping[str, Any], arms: Mapping[str, str]) -> list[
 def _json(path: Path, remedy: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read ({_reason(error)}). {remedy}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}. {remedy}")  # noqa: TRY004 (what is wrong is a file)
@@ -247,7 +258,7 @@ def _figures(column: pd.Series[str]) -> pd.Series[Any]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
 
 
 def _caveats(*lists: Any) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from scripts.evidence import report_charts, report_tables
@@ -31,8 +31,26 @@ def page(results: Sequence[Evidence], cases: int) -> str:
     """The page about these results, each with at most ``cases`` cases as pictures.
 
     Raises:
-        ValueError: a picture cannot be read.
+        ValueError: a picture cannot be read, or a file of results holds something else than this bundle writes.
     """
+    try:
+        return _page(results, cases)
+    except ValueError as error:
+        if any(str(evidence.folder) in str(error) for evidence in results):
+            raise
+        raise ValueError(_UNSHOWN.format(_folders(results), error)) from error
+    except (ArithmeticError, AttributeError, LookupError, TemplateError, TypeError) as error:
+        raise ValueError(_UNSHOWN.format(_folders(results), f"{type(error).__name__}: {error}")) from error
+
+
+_UNSHOWN = "{}: the results are not as this bundle writes them ({}). Evaluate the run again (docs/how-to-train.md)."
+
+
+def _folders(results: Sequence[Evidence]) -> str:
+    return ", ".join(str(evidence.folder) for evidence in results)
+
+
+def _page(results: Sequence[Evidence], cases: int) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -7,7 +7,6 @@ Example: python scripts/federated/extract.py FL_global_model.pt --output models/
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +14,11 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import torch
 from torch import Tensor
 
 from bundle.checkpoint import save_atomically
 from bundle.federated import served_weights
+from bundle.saved_state import load_saved
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -40,8 +39,8 @@ def global_weights(path: Path) -> dict[str, Tensor]:
         ValueError: it is something else.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        content = load_saved(path)
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}); give the server's FL_global_model.pt") from error
     weights = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):

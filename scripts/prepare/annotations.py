@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import openpyxl
 import pandas as pd
 
+from bundle.limits import require_bounded_zip
 from scripts.prepare.view import LeftOut
 
 __all__ = ["Annotation", "ImageName", "case_info", "read_table"]
 
 SHEET = "all"
+_MAX_BYTES, _MAX_ROWS, _MAX_COLUMNS = 2**26, 100_000, 100
+"""The official table has less than 1 MB unpacked, 2006 rows and 12 columns."""
 LABELS = ("normal", "benign", "malignant")
 _NAME = re.compile(
     r"P(?P<patient>\d+)_(?P<side>[LR])_(?P<kind>DM|CM)_(?P<view>CC|MLO)(?:_?(?P<repeat>[2-9]))?", re.IGNORECASE
@@ -136,16 +140,17 @@ def case_info(image: Annotation, label: Annotation) -> dict[str, Any]:
 def _sheet(path: Path) -> pd.DataFrame:
     """The sheet with the columns we need, renamed, all cells as text."""
     try:
-        with pd.ExcelFile(path, engine="openpyxl") as book:
-            sheets = [str(name) for name in book.sheet_names]
-            chosen = next((name for name in sheets if name.strip().lower() == SHEET), None)
-            table = None if chosen is None else pd.read_excel(book, chosen, dtype=str, keep_default_na=False)
+        require_bounded_zip(path, _MAX_BYTES)
+        sheets, rows = _cells(path)
     except OSError:
         raise
     except Exception as error:  # openpyxl raises whatever the damaged part happens to cause
         raise ValueError(f"{path} cannot be read as xlsx ({error}). Download it again.") from error
-    if table is None:
+    if rows is None:
         raise ValueError(f"{path} has no sheet {SHEET!r}; it has: {', '.join(sheets)}. Give the official table.")
+    head, *below = rows or [()]
+    columns = [place for place, name in enumerate(head) if name]
+    table = pd.DataFrame([[row[place] for place in columns] for row in below], columns=[head[i] for i in columns])
     heads = {_plain(str(head)): head for head in table.columns}
     missing = [head for head in _COLUMNS.values() if _plain(head) not in heads]
     if missing:
@@ -153,6 +158,34 @@ def _sheet(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}, sheet {SHEET!r}, has no column {', '.join(missing)}; it has: {found}.")
     wanted = {**_COLUMNS, **{key: head for key, head in _REPEATED.items() if _plain(head) in heads}}
     return table[[heads[_plain(head)] for head in wanted.values()]].set_axis(list(wanted), axis="columns")
+
+
+def _cells(path: Path) -> tuple[list[str], list[tuple[str, ...]] | None]:
+    """The names of the sheets, and the cells of the one sought as text, row by row; None if there is none.
+
+    pandas makes room for as many rows and columns as a single cell far out claims there are.
+    """
+    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    try:
+        sheets = [str(name) for name in book.sheetnames]
+        chosen = next((name for name in sheets if name.strip().lower() == SHEET), None)
+        if chosen is None:
+            return sheets, None
+        rows: list[tuple[str, ...]] = []
+        for values in book[chosen].iter_rows(max_col=_MAX_COLUMNS, values_only=True):
+            if len(rows) == _MAX_ROWS:
+                raise ValueError(f"more than {_MAX_ROWS} rows")
+            rows.append(tuple(map(_text, values)))
+        return sheets, rows
+    finally:
+        book.close()
+
+
+def _text(value: object) -> str:
+    """A cell as text, whole numbers without a point."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value)
 
 
 def _plain(head: str) -> str:

@@ -9,11 +9,11 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
 from pydicom import Dataset
 from tqdm import tqdm
 
 from bundle.dicom.header import items, text, values
+from bundle.dicom.reading import read_elements
 from scripts.prepare.dicom_instance import Instance, instance_of
 from scripts.prepare.quiet_dicom import quiet, stay_quiet
 
@@ -110,7 +110,7 @@ def _listed(directory: Path) -> dict[str, Path | None] | None:
     """File ID -> file (None: not there) of a DICOMDIR; None if it is not one."""
     try:
         with quiet():
-            header = pydicom.dcmread(directory)
+            header = read_elements(directory)
     except Exception:  # pydicom says what it likes about rubbish
         return None
     if text(header.file_meta, "MediaStorageSOPClassUID") != _DIRECTORY_CLASS:
@@ -169,7 +169,7 @@ def _read(path: Path) -> Instance | Broken | Path | None:
         return Broken(path, "a pipe or a device, expected a file")
     try:
         expected = _looks_like_dicom(path)
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True) if expected else None
+        header = read_elements(path, stop_before_pixels=True, force=True) if expected else None
     except OSError as error:
         return Broken(path, f"cannot be read: {error.strerror or type(error).__name__}")
     except Exception as error:  # pydicom says what it likes about rubbish; its words may quote the header

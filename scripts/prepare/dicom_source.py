@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import pydicom
 from pydicom import Dataset
 
 from bundle.dicom import DicomImage, read_dicom
 from bundle.dicom.header import values
 from bundle.dicom.identity import directions_of
+from bundle.dicom.reading import read_elements
 from bundle.reader import ImageFileError
 from scripts.prepare.quiet_dicom import quiet
 from scripts.prepare.view import Pixels
@@ -136,7 +136,7 @@ def _redacted(words: str, path: Path) -> str:
     """The words without the path, and without any text, date or UID of the file's header."""
     secrets = {str(path), *path.parts, path.stem}
     try:
-        secrets |= set(_texts(pydicom.dcmread(path, stop_before_pixels=True, force=True)))
+        secrets |= set(_texts(read_elements(path, stop_before_pixels=True, force=True)))
     except Exception:  # a damaged header: what it holds is not known, so nothing that may quote it is kept
         words = words.partition(":")[0]
     for secret in sorted((one for one in secrets if len(one) >= _SHORTEST), key=len, reverse=True):

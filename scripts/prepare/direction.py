@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.reader import SUFFIXES, ImageFileError, file_suffix
+from bundle.volume_header import require_sound_header
 
 __all__ = ["direction_of", "require_same"]
 
 _LIKENESS = 0.9
 """Cosine of the largest angle between directions that count as the same."""
+_DAMAGED = "The file is damaged: copy it again from its source, or leave the case out"
 _REMEDY = "Write both in one direction, or without directions: pixels are taken in stored order, rows from the top"
 
 
@@ -21,11 +23,19 @@ def direction_of(path: Path) -> tuple[float, ...] | None:
     """The unit vectors along columns and rows (to the right, to the front, upwards), from the header alone.
 
     None for formats without directions, and for the unit matrix, which tools write where they know nothing.
+
+    Raises:
+        ImageFileError: the header is damaged.
     """
     library = SUFFIXES[file_suffix(path)]
     if library not in ("nibabel", "itk"):
         return None
-    matrix = _nifti(path) if library == "nibabel" else _itk(path)
+    try:
+        matrix = _nifti(path) if library == "nibabel" else _itk(path)
+    except ImageFileError:
+        raise
+    except Exception as error:  # the libraries raise whatever they like
+        raise ImageFileError(path, f"its header cannot be read ({type(error).__name__})", _DAMAGED) from error
     if matrix is None or np.array_equal(matrix, np.eye(3)[:, :2]):
         return None
     if library == "itk":  # it counts to the left and to the back
@@ -68,6 +78,7 @@ def _itk(path: Path) -> NDArray[np.float64]:
     """The first two columns of direction times spacing."""
     import itk
 
+    require_sound_header(path)
     header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
     header.SetFileName(str(path))
     header.ReadImageInformation()

@@ -144,7 +144,7 @@ def read_regions(path: Path) -> RegionFile:
         name = _stem(row["filename"])
         try:
             promised[name], shape = _region(row)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             rows[name] += 1
             broken.append(LeftOut(name or "-", path.name, f"line {line}: {error}", _KEEP_OTHERS))
             continue

@@ -11,11 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from bundle.dicom.decoding import require_bounded
 from bundle.dicom.header import first_item, items, number, text
+from bundle.dicom.reading import read_elements
 from bundle.reader import SUFFIXES, ImageFileError, file_suffix
 from scripts.prepare.dicom_source import nameless
 from scripts.prepare.quiet_dicom import quiet
@@ -128,16 +129,18 @@ def _segmented(path: Path, uid: str, segments: Sequence[int]) -> NDArray[np.bool
 
     highdicom reads what keeps to the standard; for the others the frames are put together here.
     """
+    header = read_elements(path, force=True)
+    require_bounded(header, path)
     try:
-        return _with_highdicom(path, uid, segments)
+        return _with_highdicom(header, uid, segments)
     except Exception:  # highdicom refuses objects for many reasons, most of which do not touch the pixels
-        return _by_frames(pydicom.dcmread(path, force=True), path, uid, segments)
+        return _by_frames(header, path, uid, segments)
 
 
-def _with_highdicom(path: Path, uid: str, segments: Sequence[int]) -> NDArray[np.bool_]:
+def _with_highdicom(header: Dataset, uid: str, segments: Sequence[int]) -> NDArray[np.bool_]:
     import highdicom
 
-    pixels = highdicom.seg.segread(path).get_pixels_by_source_instance(
+    pixels = highdicom.seg.Segmentation.from_dataset(header).get_pixels_by_source_instance(
         [uid],
         segment_numbers=list(segments),
         ignore_spatial_locations=True,

@@ -140,8 +140,7 @@ def _pixel_mm(path: Path, meta: dict[str, Any]) -> float | None:
 
 def _header_window(path: Path) -> tuple[float, float] | None:
     """The window in the values of ``bundle.reader``, which turns inverse grey scales round within their range."""
-    import pydicom
-
     from bundle.dicom import bright_window_of
+    from bundle.dicom.decoding import opened
 
-    return bright_window_of(pydicom.dcmread(path, stop_before_pixels=True, force=True))
+    return bright_window_of(opened(path, pixels=False))

@@ -8,9 +8,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path, PureWindowsPath
-from typing import Literal
+from typing import Any, Literal
 
 from scripts.prepare.view import LeftOut
 
@@ -151,17 +151,28 @@ def _section_files(folder: Path) -> dict[Path, tuple[int, str] | None]:
 def _cells(file: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     """List and line, and the cells in the order of ``COLUMNS``, of every row that is not blank."""
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        reader = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        header = [cell.strip() for cell in next(reader, [])]
+        reader = _rows(file, csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+        header = [cell.strip() for _, cells in islice(reader, 1) for cell in cells]
         missing = [column for column in COLUMNS if column not in header]
         if missing:
             raise ValueError(
                 f"{file} lacks the column {', '.join(missing)}: expected tab-separated columns {' '.join(COLUMNS)}."
             )
-        for cells in reader:
+        for line, cells in reader:
             if any(cell.strip() for cell in cells):
                 named = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-                yield f"{file.name}:{reader.line_num}", tuple(named.get(column, "") for column in COLUMNS)
+                yield f"{file.name}:{line}", tuple(named.get(column, "") for column in COLUMNS)
+
+
+def _rows(file: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Number of the line and cells; a file that is no table has a name."""
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise ValueError(
+            f"{file} is no list (line {reader.line_num}: {error}). Give the lists of CESM@UCBM."
+        ) from error
 
 
 def _row(cells: tuple[str, ...], place: str) -> Row:

@@ -1,0 +1,1 @@
+"""Hostile input for every reader of foreign files, see docs/security.md."""
