@@ -56,7 +56,8 @@ def naming(path: str | Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise UnwritableError(error.errno, error.strerror or str(error), str(path)) from error
+        # not "from error": the cause of an error is what a user is shown last, and that one has no name
+        raise UnwritableError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 @contextmanager

@@ -53,11 +53,11 @@ class OutputLock:
             lock = FileLock(self.folder.resolve() / _NAME, thread_local=False, is_singleton=True)
             try:
                 lock.acquire(timeout=self.patience)
-            except Timeout as error:
+            except Timeout:
                 raise FolderInUseError(
                     f"another process is writing {self.folder.resolve()}, expected none; wait until it has ended, or "
                     "give another --output_dir"
-                ) from error
+                ) from None
             except NotImplementedError:
                 logger.warning(f"{self.folder} is on a file system without locks: start nothing else that writes there")
                 return

@@ -30,6 +30,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bundle.inference import Sources
 from bundle.inference.report import REPORT_NAME, Report
+from bundle.output_lock import OutputLock
 from bundle.overrides import known_ids
 from scripts.archive.driver import Crew
 from scripts.archive.worker import Task, told_by
@@ -102,12 +103,12 @@ def infer(options: argparse.Namespace, task: Task) -> int:
     """Do all images; return the exit status."""
     sources = Sources(options.dataset_dir, options.output_dir, _value(dict(task.config), "accepted_kinds"))
     report = Report(sources.output_dir / REPORT_NAME)
-    pending = len(sources.pending)
     _refuse_unwritable(sources.output_dir)
-    if pending:
-        _spread(options, task, sources, report)
-    else:
-        _begin(report, sources)
+    with OutputLock(sources.output_dir).held():
+        if sources.pending:
+            _spread(options, task, sources, report)
+        else:
+            _begin(report, sources)
     print(f"virtual DES: {report.summary()}; see {report.path}")
     return 1 if report.failed() else 0
 

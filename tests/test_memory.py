@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,7 @@ Batch = dict[str, torch.Tensor]
 ON_THE_CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
 
 
-def iterate(trainer: Any, batch: Batch, times: int = 1) -> dict[str, Any]:
+def iterate(trainer: Any, batch: dict[str, Any], times: int = 1) -> dict[str, Any]:
     """As the engine does it."""
     for _ in range(times):
         output: dict[str, Any] = trainer._process_function(trainer, batch)[0]
@@ -47,10 +46,14 @@ def scarce(network: nn.Module, images: int, error: Exception, plain: bool = Fals
     network.register_forward_pre_hook(check)
 
 
+def recompute(network: Any) -> None:
+    network.checkpointing = True
+
+
 def test_a_guarded_step_is_the_plain_step_bit_for_bit(make_trainer: MakeTrainer, batch: Batch) -> None:
     plain, guarded = make_trainer(pool_size=4), make_trainer(pool_size=4)
     for _ in range(2):
-        plain._iteration(plain, batch)  # type: ignore[arg-type]
+        plain._iteration(plain, batch)
     iterate(guarded, batch, 2)
     assert equal(plain, guarded)
 
@@ -91,16 +94,15 @@ def test_running_out_of_memory_late_in_a_step_has_no_effect(make_trainer: MakeTr
     asked, stopped = make_trainer(pool_size=2), make_trainer(pool_size=2)
     asked.memory.micro_batch_size = stopped.memory.micro_batch_size = 2
     for trainer in (asked, stopped):
-        trainer.network.checkpointing = True
+        recompute(trainer.network)
     calls = []
 
-    def fail_once(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def fail_once(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         calls.append(len(inputs[0]))
         if len(calls) == 4:  # generators' and discriminators' turn, of both parts
             raise torch.OutOfMemoryError("out of memory")
 
     stopped.discriminator_b.register_forward_pre_hook(fail_once)
-    stopped.generator_ba.checkpointing = asked.generator_ba.checkpointing = False  # what is left to be switched on
     iterate(asked, batch, 2)
     iterate(stopped, batch, 2)
     assert len(calls) > 4
@@ -109,9 +111,8 @@ def test_running_out_of_memory_late_in_a_step_has_no_effect(make_trainer: MakeTr
         a, b = asked.pools[name].state_dict(), stopped.pools[name].state_dict()
         assert torch.equal(a["rng"], b["rng"])
         assert all(torch.equal(x, y) for x, y in zip(a["images"], b["images"], strict=True))
-    assert all(
-        p.requires_grad for judge in (stopped.discriminator_a, stopped.discriminator_b) for p in judge.parameters()
-    )
+    judged = [*stopped.discriminator_a.parameters(), *stopped.discriminator_b.parameters()]
+    assert all(parameter.requires_grad for parameter in judged)
 
 
 def test_when_not_even_one_image_fits_the_error_says_what_to_do_and_no_weight_has_changed(
@@ -148,7 +149,7 @@ def test_memory_that_is_short_for_the_state_of_an_optimiser_does_not_spoil_the_s
     make_trainer: MakeTrainer, batch: Batch
 ) -> None:
     rich, poor = make_trainer(), make_trainer()
-    original, failed = poor.discriminator_optimizer.step, []
+    original, failed = poor.discriminator_optimizer.step, list[bool]()
 
     def step(*arguments: Any, **options: Any) -> Any:
         if not failed:
@@ -187,7 +188,7 @@ def test_lists_in_a_batch_are_shared_out_with_the_images(make_trainer: MakeTrain
         return original(engine, part)
 
     trainer._iteration = watched  # type: ignore[method-assign,assignment]
-    iterate(trainer, batch | {"patient_id": ["a", "b", "c"], "number": 7, "nested": {"row": torch.arange(3)}})  # type: ignore[dict-item]
+    iterate(trainer, batch | {"patient_id": ["a", "b", "c"], "number": 7, "nested": {"row": torch.arange(3)}})
     assert seen == [(["a", "b"], 7, [0, 1]), (["c"], 7, [2])]
 
 

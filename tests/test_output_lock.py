@@ -73,9 +73,9 @@ def test_only_the_first_process_of_a_distributed_training_takes_it(
 
 
 def test_a_full_disk_is_reported_with_the_name_of_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(UnwritableError, match=rf"{tmp_path} cannot be written: No space left .* Make room"):
-        with OutputLock(tmp_path).held():
-            raise OSError(28, "No space left on device")
+    said = rf"{tmp_path} cannot be written: No space left .* Make room"
+    with pytest.raises(UnwritableError, match=said), OutputLock(tmp_path).held():
+        raise OSError(28, "No space left on device")
 
 
 def test_a_file_system_without_locks_is_warned_of(

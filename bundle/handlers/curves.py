@@ -185,5 +185,5 @@ def _read(path: Path) -> dict[int, dict[str, float]]:
     rows: dict[int, dict[str, float]] = {}
     for record in pd.read_csv(path).to_dict("records"):
         epoch = int(record.pop("epoch"))
-        rows[epoch] = {str(k): float(v) for k, v in record.items() if not math.isnan(float(v))}
+        rows[epoch] = {str(name): float(value) for name, value in record.items()}  # NaN too: it keeps a column's place
     return rows

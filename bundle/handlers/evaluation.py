@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bundle import ranks
 from bundle.evaluation_summary import format_summary, predictor_summary, summary_content
-from bundle.files import atomic_path, json_text, write_text
+from bundle.files import atomic_path, json_text, remove_unfinished_in, write_text
 from bundle.handlers.case_metrics import case_row, thumbnail
 from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather_cases
 from bundle.handlers.evaluation_pictures import write_panels, write_pictures
@@ -99,6 +99,10 @@ class EvaluationSummary:
 
     def _start(self, _: Engine) -> None:
         self._own = []
+        if ranks.is_main_rank():
+            remove_unfinished_in(self.output_dir, "cases.csv", "summary.json", "caveats.txt", DIGEST_FILE)
+            remove_unfinished_in(self.output_dir / "panels", "worst.png", "median.png", "best.png")
+            remove_unfinished_in(self.output_dir / "pictures", "[0-9]*.png")
         if not self._predictors:
             self._predictors = fit_predictors(self.training) | self.references
 

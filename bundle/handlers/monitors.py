@@ -33,8 +33,8 @@ _ADVICE = {
 
 _AFTER_NAN = (
     "The networks cannot recover from it. The last checkpoint, if there is one, is from before it and whole: go on "
-    "from there (--resume True). If it comes back: Start anew (--resume False) with a lower --learning_rate or --gamma, "
-    "or with --amp False, and check the data (scripts/check_data.py)."
+    "from there (--resume True). If it comes back: Start anew (--resume False) with a lower --learning_rate or "
+    "--gamma, or with --amp False, and check the data (scripts/check_data.py)."
 )
 
 

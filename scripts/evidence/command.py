@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from bundle.data import read_datalist
+from bundle.files import remove_unfinished_in
 from bundle.metrics.intervals import Resampling
 from bundle.overrides import known_ids, unknown_ids
 from scripts.config_values import override_of
@@ -137,6 +138,7 @@ def run_study(study: Study, options: argparse.Namespace) -> int:
     study.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(study.folder / ".lock", timeout=0):
+            remove_unfinished_in(study.folder, "*.json", "*.csv")
             write_study(study)
             failed = _run_jobs(study, options)
             if failed:

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bundle.errors import root_cause
-from bundle.files import json_text, write_text
+from bundle.files import json_text, naming, remove_unfinished_in, write_text
 
 __all__ = ["Job", "finished_sections", "refuse_other_settings", "run_job"]
 
@@ -98,12 +98,15 @@ def run_job(job: Job) -> str | None:
         None, or what went wrong in one line.
     """
     folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=LOCK_SECONDS), _logged(folder / LOG):
+        folder.mkdir(parents=True, exist_ok=True)
+        with naming(folder), FileLock(folder / ".lock", timeout=LOCK_SECONDS), _logged(folder / LOG):
+            remove_unfinished_in(folder, RECORD)
             return _run(job)
     except Timeout:
         return f"{folder} is in use by another process"
+    except OSError as error:  # of the lock or the log
+        return f"{type(error).__name__}: {error}"
 
 
 def _run(job: Job) -> str | None:
@@ -176,8 +179,9 @@ def _logged(path: Path) -> Iterator[None]:
                 os.dup2(log.fileno(), number)
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # a full disk costs lines of the log, and not the job's result
+                sys.stdout.flush()
+                sys.stderr.flush()
             for number, copy in saved.items():
                 os.dup2(copy, number)
                 os.close(copy)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.files import atomic_path
+from bundle.files import atomic_path, remove_unfinished_in
 
 __all__ = ["KEY_FILE", "SALT_FILE", "KeyRow", "Pseudonyms", "normalised", "open_private", "write_key"]
 
@@ -99,6 +99,7 @@ def open_private(folder: Path, dataset: Path) -> Pseudonyms:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
     _close(folder)
+    remove_unfinished_in(folder, SALT_FILE, KEY_FILE)
     file = folder / SALT_FILE
     if not file.exists():
         if (folder / KEY_FILE).exists():
