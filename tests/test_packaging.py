@@ -91,9 +91,15 @@ def test_no_index_or_host_is_named(name: str) -> None:
     assert not re.search(r"https?://|--index-url|--extra-index-url|--find-links", (ROOT / name).read_text("utf-8"))
 
 
+#: What is run with the packages of the tests.
+FUZZING = "scripts/fuzzing"
+
+
 def imported_packages(folder: str) -> set[str]:
     found: set[str] = set()
     for path in (ROOT / folder).rglob("*.py"):
+        if path.parent == ROOT / FUZZING and folder != FUZZING:
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
@@ -112,9 +118,10 @@ def pinned_beside(folder: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("folder", ["bundle", "scripts"])
+@pytest.mark.parametrize("folder", ["bundle", "scripts", FUZZING])
 def test_what_the_code_imports_is_a_dependency_of_its_own(folder: str) -> None:
-    allowed = {canonicalize_name(one.name) for one in requirements("export", "ray", "radiomics")}
+    extras = ("export", "ray", "radiomics", *(("dev",) if folder == FUZZING else ()))
+    allowed = {canonicalize_name(one.name) for one in requirements(*extras)}
     owners = importlib.metadata.packages_distributions()
     imported = {name: {canonicalize_name(owner) for owner in owners[name]} for name in imported_packages(folder)}
     assert {name for name, owner in imported.items() if not owner & allowed and name != "itk"} == set()
