@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import logging
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,15 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, State
-from monai.data import DataLoader
+from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Lambdad, LoadImaged
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from bundle.inference import TolerantDataset, VirtualDESWriter, find_images
+from bundle.inference import ReadAheadLoader, TolerantDataset, VirtualDESWriter, find_images
+from bundle.inference.report import Report
 from bundle.reader import read_pixels
 from bundle.transforms import FitSquared, ScaleMammogramd
 
@@ -49,14 +52,18 @@ def preprocessing() -> Compose:
     )
 
 
-def run_inference(dataset_dir: Path, output_dir: Path, workers: int = 0) -> VirtualDESWriter:
+def run_inference(
+    dataset_dir: Path, output_dir: Path, workers: int = 0, batch_size: int = 3, network: nn.Module | None = None
+) -> VirtualDESWriter:
     """The parts of configs/inference.json, with a network that copies its input."""
     steps = preprocessing()
     writer = VirtualDESWriter(dataset_dir, output_dir)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=DataLoader(TolerantDataset(writer.pending, steps), batch_size=3, num_workers=workers),
-        network=nn.Identity(),
+        val_data_loader=ReadAheadLoader(
+            dataset=TolerantDataset(writer.pending, steps), batch_size=batch_size, num_workers=workers
+        ),
+        network=network or nn.Identity(),
         postprocessing=Compose(
             [
                 Invertd("pred", transform=steps, orig_keys="image", nearest_interp=False),
@@ -228,8 +235,106 @@ def test_a_prediction_that_cannot_be_written_is_reported_and_the_rest_goes_on(
     engine.state = State(batch=batch, output=[{"pred": bad}, {"pred": good}])
     with caplog.at_level(logging.WARNING):
         writer(engine)
+        with pytest.raises(SystemExit):
+            writer.close()
     assert [row["status"] for row in report(tmp_path / "out").values()] == ["failed", "done"]
     assert "NaN or infinite" in caplog.text
+
+
+class Slow(nn.Module):
+    """A network that copies its input, and fails at one image."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        super().__init__()
+        self.calls, self.fails_at = 0, fails_at
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise RuntimeError("out of memory")
+        return image
+
+
+def test_images_that_were_done_before_an_error_of_the_network_are_reported(tmp_path: Path) -> None:
+    for number in range(6):
+        Image.fromarray(grey(8, 8)).save(tmp_path / f"{number}.png")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_inference(tmp_path, tmp_path / "out", network=Slow(fails_at=5), batch_size=1)
+    rows = report(tmp_path / "out")
+    assert {name: row["status"] for name, row in rows.items()} == {f"{number}.png": "done" for number in range(4)}
+    assert all((tmp_path / "out" / row["output"]).is_file() for row in rows.values())
+
+
+def test_the_report_has_the_order_of_the_images_and_the_log_says_how_quickly_they_were_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(7):
+        Image.fromarray(grey(8, 8)).save(tmp_path / f"{number}.png")
+    with caplog.at_level(logging.INFO):
+        writer = run_inference(tmp_path, tmp_path / "out", batch_size=2)
+    assert list(report(tmp_path / "out")) == [f"{number}.png" for number in range(7)]
+    assert re.search(r"7 images in .* images/s; of .* decoding \d+%, model \d+%, encoding \d+%", caplog.text)
+    assert min(writer.speed.decoding, writer.speed.model, writer.speed.encoding) > 0
+
+
+def test_no_more_than_a_few_images_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading and writing wait for each other: images read, less images written, stay few."""
+    for number in range(12):
+        Image.fromarray(grey(8, 8)).save(tmp_path / f"{number:02d}.png")
+    alive: list[int] = [0]
+    most: list[int] = [0]
+    real_read, real_write = TolerantDataset._transform, VirtualDESWriter.write
+
+    def read(self: TolerantDataset, index: int) -> Any:
+        alive[0] += 1
+        most[0] = max(most[0], alive[0])
+        return real_read(self, index)
+
+    def write(self: VirtualDESWriter, item: Any, output: Any) -> Any:
+        time.sleep(0.02)
+        row = real_write(self, item, output)
+        alive[0] -= 1
+        return row
+
+    monkeypatch.setattr(TolerantDataset, "_transform", read)
+    monkeypatch.setattr(VirtualDESWriter, "write", write)
+    run_inference(tmp_path, tmp_path / "out", batch_size=1)
+    assert most[0] <= 5  # one read ahead and one coming, one at the network, two to be written
+
+
+def test_an_error_while_the_report_is_written_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        Image.fromarray(grey(8, 8)).save(tmp_path / f"{number}.png")
+    real = Report.add
+
+    def add(self: Report, rows: Any) -> None:
+        rows = list(rows)
+        if rows:
+            raise OSError("no space left on device")
+        real(self, rows)
+
+    monkeypatch.setattr(Report, "add", add)
+    with pytest.raises(OSError, match="no space left"):
+        run_inference(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_loader_that_reads_ahead_gives_the_same_batches_and_the_error_in_its_place(ahead: int) -> None:
+    class Numbers(Dataset):
+        def _transform(self, index: int) -> Tensor:
+            if index == 7:
+                raise ValueError("number 7")
+            return torch.tensor(index)
+
+    whole = ReadAheadLoader(ahead=ahead, dataset=Numbers(range(6)), batch_size=2)
+    for _ in range(2):
+        assert [batch.tolist() for batch in whole] == [[0, 1], [2, 3], [4, 5]]
+    failing = iter(ReadAheadLoader(ahead=ahead, dataset=Numbers(range(9)), batch_size=2))
+    assert [next(failing).tolist() for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    with pytest.raises(ValueError, match="number 7"):
+        next(failing)
+    with pytest.raises(ValueError, match="ahead is 0"):
+        ReadAheadLoader(ahead=0, dataset=Numbers(range(2)))
 
 
 def test_the_summary_gives_the_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

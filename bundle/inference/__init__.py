@@ -8,8 +8,17 @@ since ``@handlers#0`` names it by its place.
 from __future__ import annotations
 
 from bundle.inference.dataset import TolerantDataset
+from bundle.inference.reading import ReadAheadLoader
 from bundle.inference.report import ReportRow
 from bundle.inference.sources import OUTPUT_SUFFIX, Sources, find_images
 from bundle.inference.writer import VirtualDESWriter
 
-__all__ = ["OUTPUT_SUFFIX", "ReportRow", "Sources", "TolerantDataset", "VirtualDESWriter", "find_images"]
+__all__ = [
+    "OUTPUT_SUFFIX",
+    "ReadAheadLoader",
+    "ReportRow",
+    "Sources",
+    "TolerantDataset",
+    "VirtualDESWriter",
+    "find_images",
+]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections import Counter
 from collections.abc import Collection, Iterable
+from contextlib import suppress
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,11 @@ from bundle.dicom.kind import INPUT_KINDS
 from bundle.dicom.virtual_des import VirtualDESObjects
 from bundle.files import remove_unfinished
 from bundle.image_writer import write_like_source
-from bundle.inference.dataset import FAILURE_KEY, SOURCE_KEY
+from bundle.inference.dataset import FAILURE_KEY, SECONDS_KEY, SOURCE_KEY
 from bundle.inference.report import REPORT_NAME, Report, ReportRow, reason_of
 from bundle.inference.sources import Sources
+from bundle.inference.speed import Speed
+from bundle.inference.write_behind import WriteBehind
 from bundle.reader import SUFFIXES, file_suffix
 
 __all__ = ["VirtualDESWriter"]
@@ -34,7 +39,8 @@ class VirtualDESWriter:
     and grid as the source; of a DICOM file it is a derived object. A result that exists is not made again; delete it to
     have it made anew. Images of a kind that is not accepted are refused, and an image that cannot be read or written
     has failed; both are reported and the run goes on. ``<output_dir>/report.csv`` (image, status, output, reason) is
-    complete up to the last image at any time.
+    complete up to the last image at any time. A thread encodes and writes while the network is at work on the next
+    images.
 
     Every item of the engine's output needs ``pred``, ``(1, W, H)`` in 0..255 on the grid of the source, and every item
     of its batch the path of the source under ``source``, as ``TolerantDataset`` provides.
@@ -59,6 +65,9 @@ class VirtualDESWriter:
         self.sources = Sources(dataset_dir, output_dir, accepted_kinds, files)
         self.dicom_objects = dicom_objects
         self.report = Report(self.sources.output_dir / REPORT_NAME)
+        self.speed = Speed()
+        self._behind = WriteBehind()
+        self._batch_came = 0.0
         self._bar: tqdm[Any] | None = None
 
     @property
@@ -71,9 +80,12 @@ class VirtualDESWriter:
         return [{"image": str(path)} for path in self.sources.pending]
 
     def attach(self, engine: Engine) -> None:
-        """Start the report with the engine and write the results after each iteration."""
+        """Start the report with the engine and write the results after each iteration; all are there at its end."""
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._begin_batch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._behind.finish)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._after_error)
 
     def start(self) -> None:
         """Begin the report with the images whose outcome is known without inference; only the first call counts."""
@@ -86,18 +98,38 @@ class VirtualDESWriter:
                 logger.warning("%s %s: %s", row.image, row.status, row.reason)
         interval = 0.5 if sys.stderr.isatty() else 30.0
         total = len(self.sources.pending)
+        self.speed, self._batch_came = Speed(), time.perf_counter()
         self._bar = tqdm(total=total, desc="virtual DES", unit="image", mininterval=interval, dynamic_ncols=True)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the results of one iteration and add them to the report."""
+        """Have the results of one iteration written and added to the report."""
         state: Any = engine.state  # ignite types these as what they are before the first iteration
-        rows = [self.write(item, output) for item, output in zip(state.batch, state.output, strict=True)]
-        self.report.add(rows)
+        done = [(item, _on_host(output)) for item, output in zip(state.batch, state.output, strict=True)]
+        self.speed.model += time.perf_counter() - self._batch_came
+        for item, output in done:
+            self.speed.images += 1
+            self.speed.decoding += float(item.get(SECONDS_KEY, 0.0))
+            self._behind.add(partial(self._write_and_report, item, output))
+
+    def _begin_batch(self) -> None:
+        self._batch_came = time.perf_counter()
+
+    def _after_error(self, error: BaseException) -> None:
+        """What is finished is written and reported before the run stops."""
+        with suppress(Exception):  # the first error is the one to be told
+            self._behind.finish()
+        raise error
+
+    def _write_and_report(self, item: dict[str, Any], output: dict[str, Any]) -> None:
+        begun = time.perf_counter()
+        row = self.write(item, output)
+        self.report.add([row])
+        self.speed.encoding += time.perf_counter() - begun
         if self._bar is not None:
-            self._bar.update(len(rows))
+            self._bar.update()
 
     def close(self) -> Counter[str]:
-        """Log how many images were done, skipped, refused and failed, and return these counts; call it after the run.
+        """Log what became of the images and how quickly, and return how many ended how; call it after the run.
 
         It also makes the report where the engine had nothing to do and so never started.
 
@@ -106,8 +138,11 @@ class VirtualDESWriter:
                 are written by then.
         """
         self.start()
+        self._behind.finish()
         if self._bar is not None:
             self._bar.close()
+        if speed := self.speed.summary():
+            logger.info(speed)
         log = logger.warning if self.report.failed() else logger.info
         log("virtual DES: %s; see %s", self.report.summary(), self.report.path)
         if self.report.failed():
@@ -136,3 +171,10 @@ class VirtualDESWriter:
             raise ValueError("no dicom_objects are configured, which make the results of DICOM files")
         remove_unfinished(target)
         return self.dicom_objects.write(pred, source, target)
+
+
+def _on_host(output: dict[str, Any]) -> dict[str, Any]:
+    """The prediction in the memory of the processor, so that the device is free; as it is where that fails."""
+    with suppress(Exception):  # writing meets the same error, and reports it
+        return {"pred": output["pred"].detach().cpu()}
+    return output
