@@ -18,7 +18,7 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --no-input
 export MPLBACKEND := Agg
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup radiomics train study soak test check lint types tests deploy-test label-test fl-test licences audit format clean
+.PHONY: help setup radiomics train study soak test check lint types tests deploy-test label-test fl-test licences audit fuzz format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 13
@@ -120,6 +120,12 @@ audit: $(AUDIT)/.installed  ## look up known vulnerabilities of all pinned packa
 		echo "$$pins"; \
 		$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement $$pins || status=1; \
 	done; exit $$status
+
+# Every reader of foreign files, see docs/security.md.
+FUZZ_MINUTES := 10
+fuzz: export OMP_NUM_THREADS := 1
+fuzz: $(INSTALLED)  ## give hostile files to all readers: 10 minutes
+	$(BIN)/python scripts/fuzz.py --minutes $(FUZZ_MINUTES)
 
 format: $(INSTALLED)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as error:
             print(f"fuzz: {error}", file=sys.stderr)
             return 2
+    warnings.simplefilter("ignore")  # of the libraries that write the inputs
     shutil.rmtree(options.output / FINDINGS, ignore_errors=True)
     tallies = []
     with Supervisor(options.targets, options.output / "work") as supervisor:

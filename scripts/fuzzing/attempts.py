@@ -25,8 +25,16 @@ class Attempts:
         self.refusals: list[BaseException] = []
         self.used = False
 
-    def __call__(self, call: Callable[[], _Result], *others: type[BaseException]) -> _Result | None:
-        """The result of a call, or None where it refused the input; ``others`` need not name a file."""
+    def __call__(
+        self, call: Callable[[], _Result], *others: type[BaseException], counts: bool = True
+    ) -> _Result | None:
+        """The result of a call, or None where it refused the input.
+
+        Args:
+            call: of a reader.
+            others: further kinds of errors that are clear, whether or not they name a file.
+            counts: whether the input is accepted if this reader takes it.
+        """
         try:
             result = call()
         except self.clear + others as error:
@@ -34,7 +42,7 @@ class Attempts:
                 raise
             self.refusals.append(error)
             return None
-        self.used = True
+        self.used |= counts
         return result
 
     def _names_a_file(self, error: BaseException) -> bool:

@@ -35,7 +35,7 @@ def _read(folder: Path, attempt: Attempts) -> None:
         attempt(lambda path=path: LesionMask((Drawing(path, path.name, (1,)),), "1.2.3").read((40, 36)), ValueError)  # type: ignore[misc]
         _derive(path, folder, attempt)
     sources = Sources(folder, folder.parent / "out")
-    attempt(lambda: (sources.pending, sources.known), FileNotFoundError)
+    attempt(lambda: (sources.pending, sources.known), FileNotFoundError, counts=False)
     _import(folder)
 
 

@@ -29,14 +29,14 @@ def read_image_files(folder: Path, attempt: Attempts) -> None:
         shape = (12, 16) if pixels is None else pixels.T.shape
         attempt(lambda path=path, shape=shape: FileMask(path).read(shape))  # type: ignore[misc]
         if file_suffix(path) in SUFFIXES:
-            attempt(lambda path=path: FileMask(path).direction)  # type: ignore[misc]
+            attempt(lambda path=path: FileMask(path).direction, counts=False)  # type: ignore[misc]
         if pixels is not None and pixels.size < _LARGEST_WRITTEN:
             target = folder.parent / "out" / path.name
             pred = np.zeros(pixels.shape, dtype=np.float32)
             # what the writer raises becomes a line of the report, whatever it is
             attempt(lambda path=path, pred=pred, target=target: write_like_source(pred, path, target), Exception)  # type: ignore[misc]
     sources = Sources(folder, folder.parent / "out")
-    attempt(lambda: (sources.pending, sources.known), FileNotFoundError)
+    attempt(lambda: (sources.pending, sources.known), FileNotFoundError, counts=False)
 
 
 READERS = Readers(read_image_files, (ImageFileError,))

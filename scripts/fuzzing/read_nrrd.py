@@ -19,7 +19,7 @@ def _read(folder: Path, attempt: Attempts) -> None:
     for path in sorted(folder.glob("a.[nm]*")):
         image = FileImage(path)
         view = View("a", "P1", "L", "CC", image, image)
-        attempt(lambda view=view: fingerprint(view, Settings(folder.parent / "out")))  # type: ignore[misc]
+        fingerprint(view, Settings(folder.parent / "out"))
     read_image_files(folder, attempt)
 
 

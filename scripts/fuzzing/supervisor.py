@@ -166,6 +166,7 @@ class Supervisor:
     def _started(self, targets: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(_ROOT), "TMPDIR": str(self.scratch / "tmp")}
         environment |= {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "MPLBACKEND": "Agg"}
+        environment |= {"XDG_CACHE_HOME": str(self.scratch / "tmp" / "cache")}
         return subprocess.Popen(  # noqa: S603 (our own module)
             [sys.executable, "-m", "scripts.fuzzing.worker", str(self.scratch), *targets],
             stdin=subprocess.PIPE,
