@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather_cases
-from bundle.metrics import case_metrics, diversity, summarise
+from bundle.metrics import diversity, several_case_metrics, summarise
 
-__all__ = ["CaseMetrics", "case_row", "thumbnail"]
+__all__ = ["CaseMetrics", "case_row", "case_rows", "thumbnail"]
 
 
 class CaseMetrics:
@@ -54,9 +55,16 @@ class CaseMetrics:
 
 def case_row(case: dict[str, Any], pred: Tensor) -> dict[str, Any]:
     """The strings that name the case, then its metrics as numbers. ``pred`` is ``(1, 1, W, H)``."""
-    figures = case_metrics(pred, case["label"], case["image"], case["label_mask"])
-    values = torch.stack(list(figures.values()))[:, 0].tolist()
-    return {key: case[key] for key in CASE_COLUMNS} | dict(zip(figures, values, strict=True))
+    return case_rows(case, [pred])[0]
+
+
+def case_rows(case: dict[str, Any], preds: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """`case_row` of each of several predictions of one case."""
+    rows = []
+    for figures in several_case_metrics(preds, case["label"], case["image"], case["label_mask"]):
+        values = torch.stack(list(figures.values()))[:, 0].tolist()
+        rows.append({key: case[key] for key in CASE_COLUMNS} | dict(zip(figures, values, strict=True)))
+    return rows
 
 
 def thumbnail(x: Tensor) -> Tensor:

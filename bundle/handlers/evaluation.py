@@ -14,7 +14,7 @@ from torch import Tensor
 from bundle import ranks
 from bundle.evaluation_summary import format_summary, predictor_summary, summary_content
 from bundle.files import atomic_path, json_text, remove_unfinished_in, write_text
-from bundle.handlers.case_metrics import case_row, thumbnail
+from bundle.handlers.case_metrics import case_rows, thumbnail
 from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather_cases
 from bundle.handlers.evaluation_pictures import write_panels, write_pictures
 from bundle.handlers.pictures import Picture, picture_of
@@ -109,12 +109,12 @@ class EvaluationSummary:
     def _collect(self, engine: Engine) -> None:
         for case in cases_of(engine):
             preds = {"model": case["pred"]} | {name: f(case) for name, f in self._predictors.items()}
-            rows = [self._row(name, case, pred) for name, pred in preds.items()]
+            found = zip(preds, case_rows(case, list(preds.values())), strict=True)
+            rows = [self._row(name, case, figures) for name, figures in found]
             small = {name: (thumbnail(pred), thumbnail(case["label"])) for name, pred in preds.items()}
             self._own.append((case["path"], (rows, small, picture_of(case))))
 
-    def _row(self, predictor: str, case: dict[str, Any], pred: Tensor) -> dict[str, Any]:
-        figures = case_row(case, pred)
+    def _row(self, predictor: str, case: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
         names = {key: figures.pop(key) for key in CASE_COLUMNS}
         known = self._strata_of.get(case["path"], {})
         strata = {name: known.get(name, names.get(name, "")) for name in self.strata}

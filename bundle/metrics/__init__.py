@@ -6,7 +6,7 @@ cases must skip NaN, as `summarise` does. The formulas and their reasons are in 
 
 from __future__ import annotations
 
-from bundle.metrics.case import CASE_FIGURES, ENHANCING_CNR, case_metrics
+from bundle.metrics.case import CASE_FIGURES, ENHANCING_CNR, case_metrics, several_case_metrics
 from bundle.metrics.distribution import (
     frechet_distance,
     frechet_inception_distance,
@@ -59,6 +59,7 @@ __all__ = [
     "psnr",
     "radiomics_remedy",
     "region_mean",
+    "several_case_metrics",
     "ssim",
     "ssim_map",
     "summarise",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from bundle.metrics.image import mae, mean_ssim, mse, psnr, region_mean, ssim_map, vif_maps, vif_ratio
+from bundle.metrics.image import LabelMaps, mean_ssim, psnr_of, region_mean, ssim_map, vif_maps, vif_ratio
 from bundle.metrics.lesion import breast_region, lesion_diameter, lesion_ring
 
-__all__ = ["CASE_FIGURES", "ENHANCING_CNR", "case_metrics"]
+__all__ = ["CASE_FIGURES", "ENHANCING_CNR", "case_metrics", "several_case_metrics"]
 
 CASE_FIGURES = (
     *("psnr", "ssim", "mae", "mse", "vif"),
@@ -45,30 +48,55 @@ def case_metrics(
     Raises:
         ValueError: shapes differ or intensities leave [0, 1], with the tensor's name and what to do.
     """
+    return several_case_metrics([pred], label, image, mask, pixel_mm)[0]
+
+
+def several_case_metrics(
+    preds: Sequence[Tensor], label: Tensor, image: Tensor, mask: Tensor | None = None, pixel_mm: float | None = None
+) -> list[dict[str, Tensor]]:
+    """`case_metrics` of each of several predictions of the same cases; what they share is computed once."""
     mask = torch.zeros_like(label) if mask is None else mask
-    _check(pred=pred, label=label, image=image, mask=mask)
-    pred, label, image, mask = (_plain(x, pred.device) for x in (pred, label, image, mask))
-    breast, lesion, similarity = breast_region(image), mask > 0.5, ssim_map(pred, label)
-    information = vif_maps(pred, label)
-    near, ring = lesion_ring(mask, breast, pixel_mm)
-    figures = {
-        "psnr": psnr(pred, label),
-        "ssim": mean_ssim(similarity),
-        "mae": mae(pred, label),
-        "mse": mse(pred, label),
-        "vif": vif_ratio(information),
-        "breast_psnr": psnr(pred, label, breast),
-        "breast_ssim": mean_ssim(similarity, breast),
-        "breast_mae": mae(pred, label, breast),
-        "breast_mse": mse(pred, label, breast),
-        "breast_vif": vif_ratio(information, breast),
-        "lesion_psnr": psnr(pred, label, lesion),
-        "lesion_ssim": mean_ssim(similarity, lesion),
-        "lesion_mae": mae(pred, label, lesion),
-        "lesion_mse": mse(pred, label, lesion),
-        "lesion_mm": lesion_diameter(mask, pixel_mm),
-        "false_enhancement": region_mean((pred - label).clamp(min=0), breast & ~near),
-    }
+    _check(label, label=label, image=image, mask=mask)
+    device = preds[0].device if preds else label.device
+    label, image, mask = (_plain(x, device) for x in (label, image, mask))
+    near, ring = lesion_ring(mask, breast := breast_region(image), pixel_mm)
+    lesion_mm = lesion_diameter(mask, pixel_mm)
+    shared = _Shared(label, LabelMaps.of(label), breast, mask > 0.5, near, ring, lesion_mm)
+    found = []
+    for pred in preds:
+        _check(label, pred=pred)
+        found.append(_figures(_plain(pred, device), shared))
+    return found
+
+
+class _Shared(NamedTuple):
+    """What all predictions of a batch of cases are compared with."""
+
+    label: Tensor
+    maps: LabelMaps
+    breast: Tensor
+    lesion: Tensor
+    near: Tensor
+    ring: Tensor
+    lesion_mm: Tensor
+
+
+def _figures(pred: Tensor, shared: _Shared) -> dict[str, Tensor]:
+    label, maps, breast, lesion, near, ring, lesion_mm = shared
+    similarity, information = ssim_map(pred, label, maps), vif_maps(pred, label, maps)
+    error = pred - label
+    absolute, squared = error.abs(), error.square()
+    figures = {}
+    for part, region in (("", None), ("breast_", breast), ("lesion_", lesion)):
+        mean_square = region_mean(squared, region)
+        figures[f"{part}psnr"] = psnr_of(mean_square)
+        figures[f"{part}ssim"] = mean_ssim(similarity, region)
+        figures[f"{part}mae"] = region_mean(absolute, region)
+        figures[f"{part}mse"] = mean_square
+        if region is not lesion:
+            figures[f"{part}vif"] = vif_ratio(information, region)
+    figures["lesion_mm"] = lesion_mm
+    figures["false_enhancement"] = region_mean(error.clamp(min=0), breast & ~near)
     return figures | _contrast_figures(pred, label, lesion & breast, near & breast, ring)
 
 
@@ -92,8 +120,8 @@ def _plain(x: Tensor, device: torch.device) -> Tensor:
     return x.detach().as_subclass(Tensor).to(device=device, dtype=torch.float32)
 
 
-def _check(**tensors: Tensor) -> None:
-    expected = tensors["label"].shape
+def _check(like: Tensor, **tensors: Tensor) -> None:
+    expected = like.shape
     for name, x in tensors.items():
         if x.ndim != 4 or x.shape[1] != 1 or x.shape != expected:
             raise ValueError(

@@ -8,13 +8,29 @@ formulas and their reasons are in ``docs/metrics.md``.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["mae", "mean_ssim", "mse", "psnr", "region_mean", "ssim", "ssim_map", "vif", "vif_maps", "vif_ratio"]
+__all__ = [
+    "LabelMaps",
+    "mae",
+    "mean_ssim",
+    "mse",
+    "psnr",
+    "psnr_of",
+    "region_mean",
+    "ssim",
+    "ssim_map",
+    "vif",
+    "vif_maps",
+    "vif_ratio",
+]
 
+Moments = tuple[Tensor, Tensor, Tensor]
 _SSIM_SIZE, _SSIM_SIGMA = 11, 1.5
 _VIF_SIZES = (17, 9, 5, 3)
 _VIF_NOISE, _VIF_SMALLEST_SIDE, _VIF_EPS = 2.0, 41, 1e-10
@@ -39,20 +55,49 @@ def mse(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
 
 def psnr(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio ``-10 log10(mse)`` in dB, data range 1; infinite for equal images."""
-    return -10.0 * torch.log10(mse(pred, label, region))
+    return psnr_of(mse(pred, label, region))
 
 
-def ssim_map(pred: Tensor, label: Tensor) -> Tensor:
+def psnr_of(mean_square: Tensor) -> Tensor:
+    """`psnr` of a mean squared error."""
+    return -10.0 * torch.log10(mean_square)
+
+
+class LabelMaps(NamedTuple):
+    """What SSIM and VIF need of the real images alone: computed once for several predictions of them.
+
+    Each entry holds the image as it is compared, its local mean and its local mean square; ``ssim`` is None and ``vif``
+    empty where a side is too small.
+    """
+
+    ssim: Moments | None
+    vif: list[Moments]
+
+    @classmethod
+    def of(cls, label: Tensor) -> LabelMaps:
+        """The maps of ``label`` ``(B, 1, W, H)``."""
+        return cls(_ssim_label(label), _vif_label(label))
+
+
+def _ssim_label(label: Tensor) -> Moments | None:
+    return None if min(label.shape[-2:]) < _SSIM_SIZE else _moments(_mirrored(label), _SSIM_SIZE, _SSIM_SIGMA)
+
+
+def _mirrored(x: Tensor) -> Tensor:
+    return functional.pad(x.float(), (_SSIM_SIZE // 2,) * 4, mode="reflect")
+
+
+def ssim_map(pred: Tensor, label: Tensor, maps: LabelMaps | None = None) -> Tensor:
     """Structural similarity at every pixel, Gaussian window 11x11 with sigma 1.5, data range 1.
 
     ``(2 m_p m_l + c1)(2 s_pl + c2) / ((m_p^2 + m_l^2 + c1)(s_p^2 + s_l^2 + c2))``, ``c1 = 0.01^2``, ``c2 = 0.03^2``
     (Wang et al. 2004). Images are mirrored at their border. Returns ``(B, 1, W, H)``; NaN if a side is below 11.
+    ``maps`` are those of ``label`` where they are known.
     """
-    if min(pred.shape[-2:]) < _SSIM_SIZE:
+    known = _ssim_label(label) if maps is None else maps.ssim
+    if known is None:
         return torch.full_like(label, torch.nan, dtype=torch.float32)
-    padded = torch.cat([pred, label], dim=1).float()
-    padded = functional.pad(padded, (_SSIM_SIZE // 2,) * 4, mode="reflect")
-    mean_p, mean_l, square_p, square_l, product = _blurred_moments(padded, _SSIM_SIZE, _SSIM_SIGMA)
+    mean_p, mean_l, square_p, square_l, product = _blurred_moments(_mirrored(pred), known, _SSIM_SIZE, _SSIM_SIGMA)
     means, c1, c2 = mean_p * mean_l, 0.01**2, 0.03**2
     squares = mean_p.square() + mean_l.square()
     return (2 * means + c1) * (2 * (product - means) + c2) / ((squares + c1) * (square_p + square_l - squares + c2))
@@ -80,22 +125,34 @@ def vif(pred: Tensor, label: Tensor, region: Tensor | None = None) -> Tensor:
     return vif_ratio(vif_maps(pred, label), region)
 
 
-def vif_maps(pred: Tensor, label: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _vif_label(label: Tensor) -> list[Moments]:
+    return [_moments(image, size, size / 5) for image, size in _vif_images(label)]
+
+
+def _vif_images(x: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """The images of each scale and the size of its window; none where a side is too small."""
+    if min(x.shape[-2:]) < _VIF_SMALLEST_SIDE:
+        return
+    image = x.float() * 255.0
+    for scale, size in enumerate(_VIF_SIZES):
+        if scale > 0:
+            image = _blur(image, size, size / 5)[..., ::2, ::2]
+        yield image, size
+
+
+def vif_maps(pred: Tensor, label: Tensor, maps: LabelMaps | None = None) -> list[tuple[Tensor, Tensor]]:
     """Information that ``pred`` keeps of ``label``, and all that is in ``label``, around every pixel of four scales.
 
     Scale s (0 to 3) has windows of 17, 9, 5, 3 pixels; before each but the first the images are blurred with its
-    window and every second pixel is kept. Only whole windows count. One scale of NaN if a side is below 41.
+    window and every second pixel is kept. Only whole windows count. One scale of NaN if a side is below 41. ``maps``
+    are those of ``label`` where they are known.
     """
-    if min(pred.shape[-2:]) < _VIF_SMALLEST_SIDE:
+    known = _vif_label(label) if maps is None else maps.vif
+    if not known:
         absent = torch.full((len(pred), 1, 1, 1), torch.nan, device=label.device)
         return [(absent, absent)]
-    images = torch.cat([pred, label], dim=1).float() * 255.0
-    maps = []
-    for scale, size in enumerate(_VIF_SIZES):
-        if scale > 0:
-            images = _blur(images, size, size / 5)[..., ::2, ::2]
-        maps.append(_vif_scale(images, size))
-    return maps
+    scales = zip(_vif_images(pred), known, strict=True)
+    return [_vif_scale(image, moments, size) for (image, size), moments in scales]
 
 
 def vif_ratio(maps: list[tuple[Tensor, Tensor]], region: Tensor | None = None) -> Tensor:
@@ -123,18 +180,25 @@ def _blur(x: Tensor, size: int, sigma: float) -> Tensor:
     return x
 
 
-def _blurred_moments(pair: Tensor, size: int, sigma: float) -> tuple[Tensor, ...]:
-    """Local means of p, l, p^2, l^2 and p l of images ``(B, 2, W, H)`` = (p, l), each ``(B, 1, W, H)``."""
-    product = pair[:, :1] * pair[:, 1:]
-    return torch.tensor_split(_blur(torch.cat([pair, pair.square(), product], dim=1), size, sigma), 5, dim=1)
+def _moments(image: Tensor, size: int, sigma: float) -> Moments:
+    """The image ``(B, 1, W, H)`` and its local means and mean squares."""
+    mean, square = _blur(torch.cat([image, image.square()], dim=1), size, sigma).tensor_split(2, dim=1)
+    return image, mean, square
 
 
-def _vif_scale(images: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Information that ``images[:, 0]`` keeps of ``images[:, 1]``, and all that is in the latter, at one scale.
+def _blurred_moments(pred: Tensor, label: Moments, size: int, sigma: float) -> tuple[Tensor, ...]:
+    """Local means of p, l, p^2, l^2 and p l, each ``(B, 1, W, H)``."""
+    blurred = _blur(torch.cat([pred, pred.square(), pred * label[0]], dim=1), size, sigma)
+    mean, square, product = blurred.tensor_split(3, dim=1)
+    return mean, label[1], square, label[2], product
+
+
+def _vif_scale(pred: Tensor, label: Moments, size: int) -> tuple[Tensor, Tensor]:
+    """Information that ``pred`` keeps of the label, and all that is in the latter, at one scale.
 
     Two maps ``(B, 1, W', H')``, one value for each whole window.
     """
-    mean_p, mean_l, square_p, square_l, product = _blurred_moments(images, size, size / 5)
+    mean_p, mean_l, square_p, square_l, product = _blurred_moments(pred, label, size, size / 5)
     var_p = (square_p - mean_p.square()).clamp(min=0)
     var_l = (square_l - mean_l.square()).clamp(min=0)
     covariance = product - mean_p * mean_l

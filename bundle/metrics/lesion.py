@@ -10,6 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from bundle.metrics.image import region_mean
+from bundle.neighbourhoods import filled
 
 __all__ = [
     "BREAST_THRESHOLD",
@@ -32,8 +33,8 @@ FIELD_OF_VIEW_MM = 220.0
 def breast_region(image: Tensor) -> Tensor:
     """Breast in the low-energy ``image`` ``(B, 1, W, H)``: above `BREAST_THRESHOLD`, holes filled. Returns bool."""
     above = (image > BREAST_THRESHOLD).cpu().numpy()
-    filled = np.stack([ndimage.binary_fill_holes(one[0])[None] for one in above])
-    return torch.from_numpy(filled).to(image.device)
+    whole = np.stack([filled(one[0])[None] for one in above])
+    return torch.from_numpy(whole).to(image.device)
 
 
 def lesion_ring(mask: Tensor, breast: Tensor, pixel_mm: float | None = None) -> tuple[Tensor, Tensor]:
