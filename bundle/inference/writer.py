@@ -66,7 +66,7 @@ class VirtualDESWriter:
         self.dicom_objects = dicom_objects
         self.report = Report(self.sources.output_dir / REPORT_NAME)
         self.speed = Speed()
-        self._behind = WriteBehind()
+        self.behind = WriteBehind()
         self._batch_came = 0.0
         self._bar: tqdm[Any] | None = None
 
@@ -84,7 +84,7 @@ class VirtualDESWriter:
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._begin_batch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, self._behind.finish)
+        engine.add_event_handler(Events.COMPLETED, self.behind.finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._after_error)
 
     def start(self) -> None:
@@ -109,7 +109,7 @@ class VirtualDESWriter:
         for item, output in done:
             self.speed.images += 1
             self.speed.decoding += float(item.get(SECONDS_KEY, 0.0))
-            self._behind.add(partial(self._write_and_report, item, output))
+            self.behind.add(partial(self._write_and_report, item, output))
 
     def _begin_batch(self) -> None:
         self._batch_came = time.perf_counter()
@@ -117,7 +117,7 @@ class VirtualDESWriter:
     def _after_error(self, error: BaseException) -> None:
         """What is finished is written and reported before the run stops."""
         with suppress(Exception):  # the first error is the one to be told
-            self._behind.finish()
+            self.behind.finish()
         raise error
 
     def _write_and_report(self, item: dict[str, Any], output: dict[str, Any]) -> None:
@@ -138,7 +138,7 @@ class VirtualDESWriter:
                 are written by then.
         """
         self.start()
-        self._behind.finish()
+        self.behind.finish()
         if self._bar is not None:
             self._bar.close()
         if speed := self.speed.summary():
