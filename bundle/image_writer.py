@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
+from bundle.memory_order import in_rows
 from bundle.reader import SUFFIXES, file_suffix
 
 Samples = NDArray[np.generic]
@@ -72,7 +73,7 @@ def _write_pil(pred: FloatImage, source: Path, target: Path) -> None:
         options["exif"] = exif
     if target.suffix.lower() in {".jpg", ".jpeg"}:
         options["quality"] = 95
-    Image.fromarray(to_samples(pred, dtype).T).save(target, **options)
+    Image.fromarray(in_rows(to_samples(pred, dtype).T)).save(target, **options)
 
 
 def _write_nifti(pred: FloatImage, source: Path, target: Path) -> None:
@@ -105,7 +106,7 @@ def _write_itk(pred: FloatImage, source: Path, target: Path) -> None:
     component = header.GetComponentTypeAsString(header.GetComponentType())
     dtype = np.float32 if component in {"float", "double"} else np.uint8 if component.endswith("char") else np.uint16
     # numpy's first axis is itk's last one
-    image = itk.image_from_array(np.ascontiguousarray(to_samples(pred, dtype).T).reshape(size[::-1]))
+    image = itk.image_from_array(in_rows(to_samples(pred, dtype).T).reshape(size[::-1]))
     image.SetSpacing([header.GetSpacing(axis) for axis in range(dimensions)])
     image.SetOrigin([header.GetOrigin(axis) for axis in range(dimensions)])
     # the ImageIO lists the direction cosines of each axis: the columns of the image's direction matrix

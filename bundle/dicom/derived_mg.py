@@ -15,6 +15,7 @@ from pydicom.uid import DigitalMammographyXRayImageStorageForPresentation
 from bundle.dicom.derived import carried, coded, copy_present
 from bundle.dicom.header import first_item, floats, items, text
 from bundle.dicom.identity import VIEW_CODES, Side, view_of
+from bundle.memory_order import in_rows
 
 __all__ = ["mammogram_of", "missing_for_mammogram"]
 
@@ -170,5 +171,5 @@ def _pixels(made: Dataset, pixels: NDArray[np.float32]) -> None:
     made.RescaleIntercept, made.RescaleSlope, made.RescaleType = 0, 1, "US"
     made.PresentationLUTShape = "IDENTITY"
     made.WindowCenter, made.WindowWidth = 2 ** (BITS - 1), 2**BITS
-    made.PixelData = stored.tobytes()
+    made.PixelData = in_rows(stored).tobytes()
     made["PixelData"].VR = "OW"

@@ -48,7 +48,7 @@ MODES = ("bilinear", "bilinear", "nearest")
 BATCH = 8
 
 
-def rows(size: int = 256, full_size: tuple[int, int] | None = None, budget_s: float = 20.0) -> list[Row]:
+def rows(size: int = 256, full_size: tuple[int, int] | None = None, budget_s: float = 12.0) -> list[Row]:
     """All figures of the data path, on one thread.
 
     Args:

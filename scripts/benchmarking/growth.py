@@ -41,7 +41,7 @@ def rows(
     batches: Sequence[int] = BATCHES,
     cases: Sequence[int] = CASES,
     processes: Sequence[int] = PROCESSES,
-    budget_s: float = 12.0,
+    budget_s: float = 6.0,
 ) -> list[Row]:
     """All tables; the networks are tiny (width 4, one block), the images of the data sets too.
 

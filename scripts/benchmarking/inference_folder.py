@@ -31,7 +31,7 @@ def rows(
     width: int = 64,
     blocks: int = 9,
     full_size: tuple[int, int] | None = None,
-    budget_s: float = 60.0,
+    budget_s: float = 40.0,
 ) -> list[Row]:
     """Images a second, the share of each part of the work, and what overlapping them gains.
 
