@@ -82,4 +82,4 @@ class ScaleMammogramd(MapTransform):
             limits = low.item(), high.item()
         if limits[1] <= limits[0]:
             return torch.zeros_like(pixels)
-        return (pixels - limits[0]) / (limits[1] - limits[0])
+        return (pixels - limits[0]).div_(limits[1] - limits[0])

@@ -66,6 +66,7 @@ class TurnUprightd(MapTransform, InvertibleTransform):
 
 
 def _flipped(image: MetaTensor, axes: list[int]) -> MetaTensor:
-    """A copy of ``image`` with its metadata, mirrored along ``axes``."""
-    copy: MetaTensor = with_pixels(image, torch.flip(plain(image), axes))
+    """``image`` with a copy of its metadata, mirrored along ``axes``; without axes its pixels are shared."""
+    pixels = plain(image)
+    copy: MetaTensor = with_pixels(image, torch.flip(pixels, axes) if axes else pixels)
     return copy
