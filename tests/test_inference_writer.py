@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, State
-from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Lambdad, LoadImaged
 from numpy.typing import NDArray
@@ -316,25 +315,6 @@ def test_an_error_while_the_report_is_written_stops_the_run(tmp_path: Path, monk
     monkeypatch.setattr(Report, "add", add)
     with pytest.raises(OSError, match="no space left"):
         run_inference(tmp_path, tmp_path / "out")
-
-
-@pytest.mark.parametrize("ahead", [1, 3])
-def test_a_loader_that_reads_ahead_gives_the_same_batches_and_the_error_in_its_place(ahead: int) -> None:
-    class Numbers(Dataset):
-        def _transform(self, index: int) -> Tensor:
-            if index == 7:
-                raise ValueError("number 7")
-            return torch.tensor(index)
-
-    whole = ReadAheadLoader(ahead=ahead, dataset=Numbers(range(6)), batch_size=2)
-    for _ in range(2):
-        assert [batch.tolist() for batch in whole] == [[0, 1], [2, 3], [4, 5]]
-    failing = iter(ReadAheadLoader(ahead=ahead, dataset=Numbers(range(9)), batch_size=2))
-    assert [next(failing).tolist() for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
-    with pytest.raises(ValueError, match="number 7"):
-        next(failing)
-    with pytest.raises(ValueError, match="ahead is 0"):
-        ReadAheadLoader(ahead=0, dataset=Numbers(range(2)))
 
 
 def test_the_summary_gives_the_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
