@@ -19,6 +19,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.fuzzing.engine import FINDINGS, Tally, fuzz
+from scripts.fuzzing.guided import search
 from scripts.fuzzing.supervisor import Supervisor
 from scripts.fuzzing.targets import TARGETS
 from scripts.fuzzing.tried import load
@@ -40,6 +41,8 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"default: all. {names}",
     )
+    text = "hypothesis (default), or atheris, which has to be installed: the DICOM reader alone, led by coverage"
+    parser.add_argument("--engine", choices=["hypothesis", "atheris"], default="hypothesis", help=text)
     parser.add_argument("--output", type=Path, default=Path("runs/fuzz"), metavar="DIR", help="default: runs/fuzz")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="give one finding to its target again")
     return parser
@@ -82,14 +85,16 @@ def replay(file: Path, output: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = argument_parser().parse_args(arguments)
-    if options.replay is not None:
-        try:
+    try:
+        if options.replay is not None:
             return replay(options.replay, options.output)
-        except ValueError as error:
-            print(f"fuzz: {error}", file=sys.stderr)
-            return 2
-    warnings.simplefilter("ignore")  # of the libraries that write the inputs
-    shutil.rmtree(options.output / FINDINGS, ignore_errors=True)
+        warnings.simplefilter("ignore")  # of the libraries that write the inputs
+        shutil.rmtree(options.output / FINDINGS, ignore_errors=True)
+        if options.engine == "atheris":
+            return _guided(options)
+    except ValueError as error:
+        print(f"fuzz: {error}", file=sys.stderr)
+        return 2
     tallies = []
     with Supervisor(options.targets, options.output / "work") as supervisor:
         for name in options.targets:
@@ -101,6 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for key, path in one.files.items():
             print(f"\n{one.target}: {key}\n  {one.found[key].text[:300]}\n  {path}")
     return int(any(one.found for one in tallies))
+
+
+def _guided(options: argparse.Namespace) -> int:
+    if options.targets not in (list(TARGETS), ["dicom"]):
+        raise ValueError("--engine atheris is for the target dicom alone")
+    found = search(60 * options.minutes, options.seed, options.output)
+    print("\n".join(map(str, found)) or "no finding")
+    return int(bool(found))
 
 
 if __name__ == "__main__":

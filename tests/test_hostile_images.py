@@ -7,14 +7,23 @@ import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
+from numpy.typing import NDArray
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from bundle.dicom import decoding
-from bundle.dicom.codestream import stream_size
+from bundle.dicom.codestream import is_plain_jpeg, stream_size
 from bundle.dicom.reading import read_elements
 from bundle.image_file_error import ImageFileError
 from bundle.limits import MAX_BYTES, MAX_PIXELS, require_bounded_zip
@@ -27,6 +36,11 @@ from scripts.prepare.segmentation import Drawing, LesionMask
 ROWS, COLUMNS, PIXELS = 0x00280010, 0x00280011, 0x7FE00010
 META = "NDims = 2\nDimSize = 4 4\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
 NRRD = "NRRD0004\ntype: uchar\ndimension: 2\nsizes: 4 4\nencoding: raw\n\n"
+
+
+def read_pixels_of(path: Path, content: bytes) -> NDArray[Any]:
+    path.write_bytes(content)
+    return read_pixels(path)
 
 
 def refused(path: Path, content: bytes) -> ImageFileError:
@@ -82,6 +96,27 @@ def test_the_size_is_found_behind_other_segments_and_in_boxes() -> None:
     assert stream_size(b"\0\0\0\x0cjP  " + siz) == (7, 7, 1)
     for nothing in (b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", siz[:20], b"\xff\xd8\xff\xe0\x00\x00" * 3):
         assert stream_size(nothing) is None
+
+
+def test_a_damaged_jpeg_at_which_gdcm_ends_the_process_never_reaches_it(tmp_path: Path) -> None:
+    file = base(JPEGLosslessSV1)
+    pixels = file.elements[-1]
+    assert read_pixels_of(tmp_path / "sound.dcm", whole(file)).max() > 0
+    scan = pixels.value.find(b"\xff\xda")
+    gap = pixels.value[:scan] + b"\xa9" * 34 + pixels.value[scan:]
+    twice = pixels.value[:scan] + pixels.value[scan : scan + 10] + pixels.value[scan:]
+    for number, value in enumerate((gap, twice)):
+        size = len(value) - 24  # of the one fragment, behind the empty table of offsets
+        content = value[:12] + size.to_bytes(4, "little") + value[16:]
+        error = refused(tmp_path / f"{number}.dcm", whole(file.with_element(replace(pixels, value=content))))
+        assert "JPEG" in error.problem
+
+
+def test_only_one_whole_scan_is_a_plain_jpeg() -> None:
+    frame, scan, end = b"\xff\xc3\x00\x04ab", b"\xff\xda\x00\x03cv\xff\x00w\xff\xd0", b"\xff\xd9"
+    assert is_plain_jpeg(b"\xff\xd8" + frame + scan + end + b"\0")
+    wrong = (frame + frame + scan + end, scan + end, frame + scan, frame + b"x" + scan + end, frame + scan + scan + end)
+    assert not any(is_plain_jpeg(b"\xff\xd8" + one) for one in (*wrong, frame + b"\xff" + scan + end, b""))
 
 
 def test_a_png_that_claims_too_many_pixels_is_refused_before_its_values_are_unpacked(tmp_path: Path) -> None:

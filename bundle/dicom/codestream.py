@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-__all__ = ["StreamSize", "stream_size"]
+__all__ = ["StreamSize", "is_plain_jpeg", "stream_size"]
 
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 """Start of code stream, and the size segment that must follow it."""
@@ -14,6 +15,8 @@ _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """Markers of JPEG (SOF0 to SOF15) and JPEG-LS (SOF55) behind which the size stands."""
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without length."""
+_ENTROPY = re.compile(rb"(?:[^\xff]|\xff[\x00\xd0-\xd7])*+\xff+\xd9[\x00\xff]*", re.DOTALL)
+"""Coded values with stuffed zeros and restart markers, the end of the image, and padding."""
 
 
 class StreamSize(NamedTuple):
@@ -55,3 +58,20 @@ def _jpeg(stream: bytes) -> StreamSize | None:
         else:
             at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
     return None
+
+
+def is_plain_jpeg(stream: bytes) -> bool:
+    """Whether a JPEG has one frame and one scan, segments without gaps, and an end: what encoders of grey images write.
+
+    At some others gdcm ends the process.
+    """
+    at, frames = 2, 0
+    while stream[:2] == b"\xff\xd8" and at + 4 <= len(stream) and stream[at] == 0xFF:
+        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
+        if marker in _BARE or marker in (0x00, 0xD9, 0xFF) or length < 2:
+            return False
+        frames += marker in _FRAMES
+        at += 2 + length
+        if marker == 0xDA:
+            return frames == 1 and _ENTROPY.fullmatch(stream, at) is not None
+    return False

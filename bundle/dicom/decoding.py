@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from pydicom.uid import (
     UID,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     JPEGLSNearLossless,
 )
 
-from bundle.dicom.codestream import StreamSize, stream_size
+from bundle.dicom.codestream import StreamSize, is_plain_jpeg, stream_size
 from bundle.dicom.header import number, text
 from bundle.dicom.reading import read_elements
 from bundle.image_file_error import ImageFileError
@@ -43,7 +43,9 @@ _LOSSY = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91
 _JPEG = "1.2.840.10008.1.2.4."
 #: JPEG-LS and JPEG 2000: two thirds and four fifths of the time that the first of pydicom's own order takes.
 _QUICKEST = dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), "pyjpegls")
-_QUICKEST |= dict.fromkeys((JPEG2000Lossless, JPEG2000), "pylibjpeg")
+_QUICKEST |= dict.fromkeys((JPEG2000Lossless, JPEG2000), "pylibjpeg") | {JPEGBaseline8Bit: "pillow"}
+_BY_GDCM = frozenset(f"{_JPEG}{number}" for number in (51, 57, 70))
+"""Kinds of JPEG that gdcm alone decodes, which ends the process at some damaged streams."""
 _END_OF_STREAM = b"\xff\xd9"
 
 
@@ -113,12 +115,11 @@ def decoded(header: Dataset, path: Path) -> tuple[NDArray[Any], tuple[str, ...]]
 
 
 def _pixel_array(header: Dataset) -> NDArray[Any]:
-    """The pixels by the quickest of pydicom's decoders, and where it cannot, by all others in turn."""
+    """The pixels by one of pydicom's decoders: gdcm, which ends the process at some streams, where no other can."""
     syntax = _transfer_syntax(header)
     plugin = _QUICKEST.get(syntax, "")
     if plugin in get_decoder(syntax).available_plugins:
-        with suppress(Exception):
-            return pydicom_pixel_array(header, correct_unused_bits=False, decoding_plugin=plugin)
+        return pydicom_pixel_array(header, correct_unused_bits=False, decoding_plugin=plugin)
     return pydicom_pixel_array(header, correct_unused_bits=False)
 
 
@@ -204,9 +205,12 @@ def _check_stream(header: Dataset, path: Path) -> None:
 def _stream_sizes(header: Dataset, frames: int, path: Path) -> list[StreamSize]:
     """The sizes that the compressed frames say they have: the decoders make room for these."""
     try:
-        found = [stream_size(one) for one in islice(generate_frames(header.PixelData, number_of_frames=frames), frames)]
+        streams = list(islice(generate_frames(header.PixelData, number_of_frames=frames), frames))
     except Exception as error:  # pydicom says what it likes about damaged fragments
         raise ImageFileError(path, f"its compressed pixels are damaged: {_line(error)}", _DAMAGED) from error
+    if _transfer_syntax(header) in _BY_GDCM and not all(map(is_plain_jpeg, streams)):
+        raise ImageFileError(path, "its compressed pixels are not one whole JPEG scan", _DAMAGED)
+    found = [stream_size(one) for one in streams]
     if None in found or not found:
         raise ImageFileError(path, "its compressed pixels do not say how many they are", _DAMAGED)
     return [size for size in found if size is not None]

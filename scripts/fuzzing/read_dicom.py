@@ -47,7 +47,9 @@ def _derive(path: Path, folder: Path, attempt: Attempts) -> None:
     weights = folder.parent / "tmp" / "weights.pt"
     weights.write_bytes(b"weights")
     pred = np.zeros(image.values.T.shape, dtype=np.float32)
-    attempt(lambda: VirtualDESObjects(weights).write(pred, path, folder.parent / "out" / "made.dcm"))
+    made = folder.parent / "out" / "made.dcm"
+    # what is raised here becomes a line of the report, whatever it is
+    attempt(lambda: VirtualDESObjects(weights).write(pred, path, made), Exception, counts=False)
 
 
 def _import(folder: Path) -> None:

@@ -37,6 +37,8 @@ _LESION = re.compile(
 )
 _LARGEST = 0.5
 """No lesion has more of the image."""
+_JPEG = ("1.2.840.10008.1.2.4.5", "1.2.840.10008.1.2.4.7")
+"""All kinds of plain JPEG: at some damaged streams gdcm, which decodes them, ends the process."""
 _SIZE = "Export the segmentation on the grid of its image"
 
 
@@ -131,6 +133,8 @@ def _segmented(path: Path, uid: str, segments: Sequence[int]) -> NDArray[np.bool
     """
     header = read_elements(path, force=True)
     require_bounded(header, path)
+    if text(header.file_meta, "TransferSyntaxUID").startswith(_JPEG):
+        raise ImageFileError(path, "a segmentation in JPEG, expected one without loss and as it is, or RLE", _SIZE)
     try:
         return _with_highdicom(header, uid, segments)
     except Exception:  # highdicom refuses objects for many reasons, most of which do not touch the pixels
