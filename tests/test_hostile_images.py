@@ -112,6 +112,11 @@ def test_a_damaged_jpeg_at_which_gdcm_ends_the_process_never_reaches_it(tmp_path
         assert "JPEG" in error.problem
 
 
+def test_an_element_of_pixels_without_value_is_no_pixel_data(tmp_path: Path) -> None:
+    empty = base(JPEGBaseline8Bit).with_element(Element(PIXELS, b"OB", b""))
+    assert refused(tmp_path / "a.dcm", whole(empty)).problem == "no pixel data"
+
+
 def test_only_one_whole_scan_is_a_plain_jpeg() -> None:
     frame, scan, end = b"\xff\xc3\x00\x04ab", b"\xff\xda\x00\x03cv\xff\x00w\xff\xd0", b"\xff\xd9"
     assert is_plain_jpeg(b"\xff\xd8" + frame + scan + end + b"\0")

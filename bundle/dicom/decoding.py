@@ -129,7 +129,7 @@ def _transfer_syntax(header: Dataset) -> UID:
 
 def _check(header: Dataset, path: Path) -> None:
     """Refuse what the decoders would answer late, at great cost, or not at all."""
-    if "PixelData" not in header:
+    if "PixelData" not in header or not header.PixelData:
         problem, remedy = (
             "no pixel data",
             f"{_NOT_AN_IMAGE}; an image that lacks its end has none either: copy it again",
