@@ -112,8 +112,9 @@ def test_a_damaged_jpeg_at_which_gdcm_ends_the_process_never_reaches_it(tmp_path
         assert "JPEG" in error.problem
 
 
-def test_an_element_of_pixels_without_value_is_no_pixel_data(tmp_path: Path) -> None:
-    empty = base(JPEGBaseline8Bit).with_element(Element(PIXELS, b"OB", b""))
+@pytest.mark.parametrize("kind", [b"OB", b"ZZ", b"O\xff"])
+def test_an_element_of_pixels_without_value_or_kind_is_no_pixel_data(kind: bytes, tmp_path: Path) -> None:
+    empty = base(JPEGBaseline8Bit).with_element(Element(PIXELS, kind, b""))
     assert refused(tmp_path / "a.dcm", whole(empty)).problem == "no pixel data"
 
 

@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from bundle.dicom.codestream import StreamSize, is_plain_jpeg, stream_size
-from bundle.dicom.header import number, text
+from bundle.dicom.header import number, text, values
 from bundle.dicom.reading import read_elements
 from bundle.image_file_error import ImageFileError
 from bundle.limits import MAX_PIXELS
@@ -129,7 +129,7 @@ def _transfer_syntax(header: Dataset) -> UID:
 
 def _check(header: Dataset, path: Path) -> None:
     """Refuse what the decoders would answer late, at great cost, or not at all."""
-    if "PixelData" not in header or not header.PixelData:
+    if not any(values(header, "PixelData")):
         problem, remedy = (
             "no pixel data",
             f"{_NOT_AN_IMAGE}; an image that lacks its end has none either: copy it again",
