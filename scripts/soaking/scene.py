@@ -98,8 +98,8 @@ class Scene:
         return self.rng.uniform(0, self.reference.seconds)
 
     def operation(self) -> int:
-        """A random file operation of a process of an undisturbed run; a study has three: its own and two jobs'."""
-        processes = 3 if self.workflow.name == "cross-validation" else 1
+        """A random file operation of a process of an undisturbed run; a study has two, its own and the job's."""
+        processes = 2 if self.workflow.name == "cross-validation" else 1
         return self.rng.randint(1, max(1, self.reference.operations // processes))
 
     def mark(self) -> Path:

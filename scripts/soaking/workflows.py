@@ -95,7 +95,7 @@ def _prepare(place: Place, **options: Any) -> int:
 def _validate_line(place: Place) -> Line:
     values = [f"{name}={value}" for name, value in (_TRAINING | {"max_epochs": 2, "panel_interval": 9}).items()]
     folders = ("--dataset_dir", str(place.input), "--output", str(place.output))
-    return ("--arms", "seg35", "l1", *folders, "--folds", "1", "--resamples", "100", "--quiet", "--set", *values)
+    return ("--arms", "seg35", *folders, "--folds", "1", "--resamples", "100", "--quiet", "--set", *values)
 
 
 def _validate(place: Place, **options: Any) -> int:
