@@ -6,9 +6,12 @@ import math
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from bundle.handlers import Curves, FailureMonitor, Panels
 from bundle.handlers.monitors import NonFiniteLossError
 from bundle.resumable_trainer import TrainingEvents
 from bundle.trainer import CycleGANTrainer
+from scripts import processes
 
 MakeTrainer = Callable[..., CycleGANTrainer]
 Batch = dict[str, torch.Tensor]
@@ -50,6 +54,18 @@ def trained(trainer: CycleGANTrainer, batch: Batch, epochs: int) -> CycleGANTrai
     """Ready to run so many epochs of one step."""
     trainer.data_loader, trainer.state.epoch_length, trainer.state.max_epochs = [batch], 1, epochs
     return trainer
+
+
+def test_a_worker_that_does_not_end_when_the_work_is_done_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_PATIENCE", 0.3)
+    pool = ProcessPoolExecutor(2, multiprocessing.get_context("fork"))
+    stuck, *others = {pool.submit(os.getpid).result(), *(pool._processes or {})}
+    os.kill(stuck, signal.SIGSTOP)  # stands for one that waits for a lock of a worker that was killed
+    workers = list((pool._processes or {}).values())
+    processes.close_pool(pool)
+    for worker in workers:
+        assert connection.wait([worker.sentinel], 30)
+    assert others
 
 
 def test_only_what_dead_processes_left_of_the_named_files_is_removed(tmp_path: Path) -> None:

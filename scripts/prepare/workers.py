@@ -21,7 +21,7 @@ from scripts.prepare.safeguards import writing
 from scripts.prepare.sources import report_name
 from scripts.prepare.stored import write_image, write_mask
 from scripts.prepare.view import LeftOut, View
-from scripts.processes import end_with_parent
+from scripts.processes import close_pool, end_with_parent
 
 __all__ = ["Outcome", "default_workers", "prepare", "prepare_all"]
 
@@ -107,7 +107,7 @@ def _until_broken(waiting: deque[View], settings: Settings, workers: int) -> Gen
     except BrokenProcessPool:
         return list(running.values())
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        close_pool(pool)
     return []
 
 
