@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, NoReturn
 
+import torch
+
 __all__ = ["Fork", "run_forked"]
 
 
@@ -79,6 +81,8 @@ def _become(line: list[str], cwd: Path, variables: Mapping[str, str], printed: t
             os.dup2(file.fileno(), number)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
         logging.getLogger().handlers.clear()  # those of pytest
+        # torch renews its pool of threads after a fork at its first use, and fails if two threads are first at once
+        torch.set_num_threads(1)
         os.environ.clear()
         os.environ.update(variables)
         os.chdir(cwd)
