@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from monai.data.meta_tensor import MetaTensor
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bundle.transforms.items import plain
 from bundle.winograd import (
     winograd,
     winograd_grad_input,
@@ -57,26 +59,29 @@ class TransposedConvolution(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Spread ``x``; ``output_size`` is the base class's and not used."""
         if torch.jit.is_scripting():
-            return functional.conv_transpose2d(
-                x, self.weight, self.bias, self.stride, self.padding, self.output_padding
-            )
+            padding: list[int] = [int(self.padding[0]), int(self.padding[1])]
+            return functional.conv_transpose2d(x, self.weight, self.bias, self.stride, padding, self.output_padding)
         return _spread(x, self)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
-    """What ``torch.nn.functional.conv2d`` gives."""
+    """What ``torch.nn.functional.conv2d`` gives; metadata of MONAI's tensors are kept."""
     if _by_matrices(x):
-        result: Tensor = _Convolve.apply(x, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
-        return result
+        result: Tensor = _Convolve.apply(plain(x), weight, bias, stride, padding)  # type: ignore[no-untyped-call]
+        return _with_meta(result, x)
     return functional.conv2d(x, weight, bias, stride, padding)
 
 
 def _spread(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
     arguments = (layer.stride[0], int(layer.padding[0]), layer.output_padding[0])
     if _by_matrices(x):
-        result: Tensor = _Spread.apply(x, layer.weight, layer.bias, *arguments)  # type: ignore[no-untyped-call]
-        return result
+        result: Tensor = _Spread.apply(plain(x), layer.weight, layer.bias, *arguments)  # type: ignore[no-untyped-call]
+        return _with_meta(result, x)
     return functional.conv_transpose2d(x, layer.weight, layer.bias, *arguments)
+
+
+def _with_meta(result: Tensor, x: Tensor) -> Tensor:
+    return MetaTensor(result).copy_meta_from(x) if isinstance(x, MetaTensor) else result
 
 
 def _by_matrices(x: Tensor) -> bool:

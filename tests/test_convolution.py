@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from bundle.convolution import WINOGRAD_CHANNELS, Convolution, TransposedConvolution
@@ -94,3 +95,11 @@ def test_autocast_and_graphs_written_for_elsewhere_keep_plain_convolutions() -> 
     assert any("conv2d" in str(node.target) for node in exported.graph.nodes)
     assert "_convolution" in str(torch.jit.trace(layer, x, check_trace=False).graph)
     torch.testing.assert_close(torch.jit.script(layer)(x), layer(x), rtol=1e-4, atol=1e-4)
+
+
+def test_metadata_of_an_image_stay_with_it() -> None:
+    layer, x = Convolution(MANY, MANY, 3), image(1, MANY, 10, 10, dtype=torch.float32)
+    result = layer(MetaTensor(x, meta={"laterality": "L"}))
+    assert isinstance(result, MetaTensor)
+    assert result.meta["laterality"] == "L"
+    assert torch.equal(result.as_tensor(), layer(x))
