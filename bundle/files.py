@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,19 @@ def naming(path: str | Path) -> Iterator[None]:
         yield
     except UnwritableError:
         raise
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
+    except OSError as met:
+        error = _no_room(met)
+        if error is None:
             raise
         # not "from error": the cause of an error is what a user is shown last, and that one has no name
         raise UnwritableError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def _no_room(error: BaseException) -> OSError | None:
+    """What says that there is no room, in an error or in those it was raised from: pydicom words them anew."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return error
+    return None if error.__cause__ is None else _no_room(error.__cause__)
 
 
 @contextmanager
@@ -103,9 +111,14 @@ def remove_unfinished_in(folder: str | Path, *names: str) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether another process of this number is there. In a container a killed one may have had our own number."""
+    """Whether another process of this number runs. In a container a killed one may have had our own number.
+
+    A dead process keeps its number until its parent, or what took its place, has asked for its end.
+    """
     if process == os.getpid():
         return False
+    with suppress(OSError, IndexError):  # Linux tells
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] not in "ZX"
     try:
         os.kill(process, 0)
     except ProcessLookupError:

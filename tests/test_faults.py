@@ -96,6 +96,23 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_full_disk_that_a_library_words_anew_is_named_too(tmp_path: Path) -> None:
+    def fill() -> None:
+        with atomic_path(tmp_path / "a.dcm"):
+            raise OSError("With tag (7FE0,0010) got exception") from OSError(28, "No space left on device")
+
+    with pytest.raises(UnwritableError, match=r"a\.dcm cannot be written: No space left on device"):
+        fill()
+
+
+def test_a_dead_process_whose_end_nobody_asked_for_is_dead(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # has ended, and is still listed
+        (tmp_path / f".model.{process.pid}.pt").touch()
+        remove_unfinished_in(tmp_path, "model.pt")
+        assert not list(tmp_path.iterdir())
+
+
 def test_weights_for_which_there_is_no_room_are_named_although_torch_says_something_else(tmp_path: Path) -> None:
     path, said = tmp_path / "weights" / "model.pt", tmp_path / "said.txt"
     process = multiprocessing.get_context("fork").Process(target=save_too_much, args=(path, said))

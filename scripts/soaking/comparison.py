@@ -102,6 +102,8 @@ def _content(path: Path, place: Place, loader_workers: bool) -> Any:
     if path.suffix not in (".json", ".csv"):
         return path.read_bytes()
     text = path.read_text(encoding="utf-8").replace(str(place.root), "ROOT")
+    if path.name == "key.csv":  # keeps what earlier runs have named, also a file that only they had to name
+        return sorted(line for line in text.splitlines() if not line.endswith("readme.txt"))
     if path.name == "report.csv":
         return sorted(_outcome(row) for row in csv.DictReader(io.StringIO(text)))
     return text if path.suffix == ".csv" else _without_times(path, json.loads(text))
