@@ -18,7 +18,7 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --no-input
 export MPLBACKEND := Agg
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup radiomics train study soak test check lint types tests deploy-test label-test fl-test licences audit fuzz format clean
+.PHONY: help setup radiomics train study benchmark soak test check lint types tests deploy-test label-test fl-test licences audit fuzz format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 13
@@ -46,6 +46,9 @@ study: $(INSTALLED)  ## cross-validate CycleGAN, Seg-CycleGAN and L1 on a small 
 	$(BIN)/python scripts/cross_validate.py --config configs/train.json configs/quickstart.yaml \
 		--dataset_dir data/phantom-study --arms baseline seg35 seg100 l1 --backend ray --output $(STUDY)
 	$(BIN)/python scripts/report.py $(STUDY) -o $(STUDY)/report.html
+
+benchmark: $(INSTALLED)  ## measure speed and memory beside plain implementations: a quarter of an hour
+	$(BIN)/python scripts/benchmark.py
 
 soak: export OMP_NUM_THREADS := 1
 soak: $(INSTALLED)  ## disturb every workflow by 200 faults and compare with undisturbed runs: half an hour

@@ -92,13 +92,14 @@ def test_no_index_or_host_is_named(name: str) -> None:
 
 
 #: What is run with the packages of the tests.
-FUZZING = "scripts/fuzzing"
+DEVELOPERS = ("scripts/fuzzing", "scripts/soaking")
+"""Commands that need the checkout with its tests, and of which one can use atheris, where it is installed."""
 
 
 def imported_packages(folder: str) -> set[str]:
     found: set[str] = set()
     for path in (ROOT / folder).rglob("*.py"):
-        if path.parent == ROOT / FUZZING and folder != FUZZING:
+        if folder not in DEVELOPERS and path.parent in {ROOT / one for one in DEVELOPERS}:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -118,12 +119,13 @@ def pinned_beside(folder: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("folder", ["bundle", "scripts", FUZZING])
+@pytest.mark.parametrize("folder", ["bundle", "scripts", *DEVELOPERS])
 def test_what_the_code_imports_is_a_dependency_of_its_own(folder: str) -> None:
-    extras = ("export", "ray", "radiomics", *(("dev",) if folder == FUZZING else ()))
+    extras = ("export", "ray", "radiomics", *(("dev",) if folder in DEVELOPERS else ()))
     allowed = {canonicalize_name(one.name) for one in requirements(*extras)}
     owners = importlib.metadata.packages_distributions()
-    imported = {name: {canonicalize_name(owner) for owner in owners[name]} for name in imported_packages(folder)}
+    names = imported_packages(folder) - ({"tests", "atheris"} if folder in DEVELOPERS else set())
+    imported = {name: {canonicalize_name(owner) for owner in owners[name]} for name in names}
     assert {name for name, owner in imported.items() if not owner & allowed and name != "itk"} == set()
 
 

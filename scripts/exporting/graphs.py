@@ -23,7 +23,7 @@ from bundle.networks import InstanceNorm
 from scripts.exporting.comparison import Run, check_agreement
 from scripts.exporting.source import Source
 
-__all__ = ["require", "write_onnx", "write_openvino"]
+__all__ = ["onnx_runner", "openvino_runner", "require", "write_onnx", "write_openvino"]
 
 INPUT, OUTPUT = "image", "pred"
 _EXAMPLE = (2, 1, 64, 80)
@@ -53,7 +53,7 @@ def write_onnx(source: Source, path: Path) -> list[str]:
     """
     with atomic_path(path) as unfinished:
         _convert(source, unfinished)
-        return check_agreement("ONNX Runtime", source.network, _onnx_runner(unfinished))
+        return check_agreement("ONNX Runtime", source.network, onnx_runner(unfinished))
 
 
 def write_openvino(source: Source, path: Path) -> list[str]:
@@ -73,7 +73,7 @@ def write_openvino(source: Source, path: Path) -> list[str]:
         model = openvino.Core().read_model(onnx)
         model.set_rt_info(source.weights_sha256, "weights_sha256")
         openvino.save_model(model, xml, compress_to_fp16=False)
-        lines = check_agreement("OpenVINO", source.network, _openvino_runner(xml))
+        lines = check_agreement("OpenVINO", source.network, openvino_runner(xml))
         path.unlink(missing_ok=True)  # never the old graph beside the new weights
         xml.with_suffix(".bin").replace(path.with_suffix(".bin"))
         xml.replace(path)
@@ -144,7 +144,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _onnx_runner(path: Path) -> Run:
+def onnx_runner(path: Path) -> Run:
+    """The graph in ONNX Runtime on the CPU, with as many threads as torch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -158,7 +159,8 @@ def _onnx_runner(path: Path) -> Run:
     return run
 
 
-def _openvino_runner(xml: Path) -> Run:
+def openvino_runner(xml: Path) -> Run:
+    """The graph in OpenVINO on the CPU, in float32, with as many threads as torch."""
     import openvino
 
     # by default OpenVINO calculates in bfloat16 where the processor can

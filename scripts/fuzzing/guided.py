@@ -1,7 +1,7 @@
 """The DICOM reader under atheris, which changes bytes towards new lines of pydicom and of ours.
 
-In place of hypothesis, for who wants to search for long: ``scripts/fuzz.py --engine atheris`` after ``pip install
-atheris``. It stops at the first finding.
+In place of hypothesis, for who wants to search for long: ``scripts/fuzz.py --engine atheris`` after
+``pip install atheris==3.0.0``. It stops at the first finding.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def search(seconds: float, seed: int, output: Path) -> list[Path]:
         ValueError: atheris is not installed.
     """
     if importlib.util.find_spec("atheris") is None:
-        raise ValueError("--engine atheris needs atheris, which is not installed: pip install atheris")
+        raise ValueError("--engine atheris needs atheris, which is not installed: pip install atheris==3.0.0")
     kept = output / FINDINGS
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
