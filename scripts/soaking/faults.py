@@ -141,8 +141,7 @@ def loss_is_nan(scene: Scene) -> None:
 def memory_is_short(scene: Scene) -> None:
     """Steps of a training run out of memory: it goes on with less by itself, and says so. Or the process does."""
     if scene.workflow.name != "training" or scene.rng.random() < 0.3:
-        # With next to nothing left Python's own start of a thread waits for ever (CPython 3.11), which is not ours.
-        extra = (1 << 20) + int(scene.rng.random() ** 3 * (32 << 20))
+        extra = int(scene.rng.random() ** 3 * (32 << 20))
         scene.notes.append(f"{extra >> 10} kB of memory more")
         in_jobs = scene.workflow.name == "cross-validation"
         run = scene.start(partial(hooks.exhausted_memory, extra, in_jobs))
