@@ -14,22 +14,17 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from bundle.convolution import Convolution, TransposedConvolution
-from bundle.moments import channel_moments
+from bundle.moments import normalised
 
 __all__ = ["InstanceNorm", "PatchGAN", "ResnetBlock", "ResnetGenerator", "normal_init", "published_state_dict"]
-
-
-_SUMMED_PIXELS = 256 * 256
-"""Up to here the variance that ``batch_norm`` finds is right to 0.002 %."""
 
 
 class InstanceNorm(nn.Module):
     """Instance normalisation without parameters, quick on the CPU in channels-last memory.
 
     ``y = (x - mean) / sqrt(var + eps)`` over the pixels of each channel of each image, as ``torch.nn.InstanceNorm2d``.
-    On the CPU each image passes through ``batch_norm``, which is the same sum and keeps the memory format, where
-    ``instance_norm`` would copy everything back to contiguous memory. Its sums lose accuracy in large images: without
-    gradients these are added up in pieces (``bundle.moments``).
+    ``instance_norm`` would copy everything back to contiguous memory on the CPU: there each image goes through
+    ``bundle.moments``, which is exact at any size.
 
     Shapes: ``(B, C, W, H)`` in and out. ``W * H`` must exceed 1.
     """
@@ -40,16 +35,16 @@ class InstanceNorm(nn.Module):
         """Normalise ``x`` of shape ``(B, C, W, H)``."""
         if torch.jit.is_scripting() or x.device.type != "cpu":
             return functional.instance_norm(x, eps=1e-5)
-        parts = [_normalised(image) for image in x.split(1)]
+        if x.shape[2] * x.shape[3] == 1:
+            raise ValueError(f"one pixel for each channel, expected more to normalise by (shape {tuple(x.shape)})")
+        return self._each(x)
+
+    @torch.jit.unused
+    def _each(self, x: Tensor) -> Tensor:
+        if torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return functional.instance_norm(x, eps=self.eps)
+        parts = [normalised(image, self.eps) for image in x.split(1)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-@torch.jit.unused
-def _normalised(image: Tensor) -> Tensor:
-    if torch.is_grad_enabled() or image.shape[2] * image.shape[3] <= _SUMMED_PIXELS:
-        return functional.batch_norm(image, None, None, training=True, eps=InstanceNorm.eps)
-    mean, variance = channel_moments([image])
-    return functional.batch_norm(image, mean, variance, eps=InstanceNorm.eps)
 
 
 def _conv_block(channels: int) -> nn.Sequential:

@@ -118,7 +118,6 @@ def test_a_large_image_is_that_of_64_bit_sums() -> None:
     network, inputs = generator(blocks=0), image(1, 1, 512, 512)
     exact = plainly(network.double(), inputs.double())
     network.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # The network itself is off by 1e-4 here, and by 6e-4 at 1024 x 1024: batch_norm adds the pixels one by one.
     torch.testing.assert_close(StripInferer(65536)(inputs, network).double(), exact, atol=3e-5, rtol=0)
 
 
