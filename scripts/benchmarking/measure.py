@@ -186,11 +186,18 @@ def _measured(results: Any, threads: int, function: Callable[..., None], argumen
 
 
 def _resident_now() -> int:
-    pages = Path("/proc/self/statm")
-    return int(pages.read_text().split()[1]) * resource.getpagesize() if pages.exists() else _resident_peak()
+    return _resident("VmRSS")
 
 
 def _resident_peak() -> int:
+    return _resident("VmHWM")
+
+
+def _resident(field: str) -> int:
+    """Bytes, from the kernel; ``getrusage`` would count the memory of the process that started this one, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
