@@ -55,14 +55,14 @@ class Published(nn.Module):
 
 
 def test_a_published_checkpoint_loads_and_gives_the_same_image() -> None:
-    published = Published(width=6, blocks=3)
+    published = Published(width=6, blocks=3).double()
     checkpoint = {f"module.{name}": tensor for name, tensor in published.state_dict().items()}
     checkpoint |= {"module.model.2.running_mean": torch.zeros(6), "module.model.2.num_batches_tracked": torch.tensor(1)}
-    ours = ResnetGenerator(3, 3, width=6, blocks=3, output_range="tanh")
+    ours = ResnetGenerator(3, 3, width=6, blocks=3, output_range="tanh").double()
     ours.load_state_dict(published_state_dict(checkpoint))
-    x = torch.rand(2, 3, 32, 24) * 2 - 1
+    x = torch.rand(2, 3, 32, 24, dtype=torch.float64) * 2 - 1
     for inputs in (x, x.clone().requires_grad_()):
-        torch.testing.assert_close(ours(inputs), published(x), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(ours(inputs), published(x), atol=1e-10, rtol=1e-10)
 
 
 def test_default_sizes_are_those_of_the_literature() -> None:
