@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from bundle.facts_cache import FactsCache, ImageFacts
 from bundle.memory_order import in_rows
 from bundle.reader import ImageFileError, read_pixels
+from bundle.threads import thread_pool
 
 __all__ = ["ImageFacts", "image_facts", "pixel_digest", "read_facts"]
 
@@ -97,7 +97,7 @@ def read_facts(
     unread = [path for path in unique if path not in known]
     if not unread:
         return {path: known[path] for path in unique}
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with thread_pool(min(16, os.cpu_count() or 1)) as pool:
         read = pool.map(_facts_or_error, unread)
         bar = tqdm(read, total=len(unread), desc="Checking files", unit="file", delay=1, disable=not progress or None)
         found = known | dict(zip(unread, bar, strict=True))

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
@@ -25,6 +24,7 @@ from bundle import ranks
 from bundle.files import json_text, remove_unfinished_in, sha256_of, write_text
 from bundle.handlers.curves import BestSoFar
 from bundle.resumable_trainer import ResumableTrainer, TrainingEvents
+from bundle.threads import thread_pool
 from bundle.version import bundle_version
 
 __all__ = ["RunRecord", "data_hash"]
@@ -127,7 +127,7 @@ def data_hash(cases: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     listed = list(cases)
     paths = [Path(str(case[key])) for case in listed for key in _FILE_KEYS if case.get(key)]
     total = hashlib.sha256()
-    with ThreadPoolExecutor() as pool:
+    with thread_pool(min(8, os.cpu_count() or 1)) as pool:
         for digest in pool.map(_file_hash, paths):
             total.update(digest)
     return {"cases": len(listed), "files": len(paths), "sha256": total.hexdigest()}

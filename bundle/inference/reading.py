@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from monai.data import DataLoader
+
+from bundle.threads import thread_pool
 
 __all__ = ["ReadAheadLoader"]
 
@@ -41,7 +43,7 @@ class ReadAheadLoader(DataLoader):
 
 
 def _read_ahead(batches: Iterator[Any], count: int) -> Iterator[Any]:
-    with ThreadPoolExecutor(1, "read-ahead") as pool:
+    with thread_pool(1, "read-ahead") as pool:
         coming: deque[Future[Any]] = deque(pool.submit(next, batches, _END) for _ in range(count))
         while (batch := coming.popleft().result()) is not _END:
             coming.append(pool.submit(next, batches, _END))

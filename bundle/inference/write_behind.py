@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from bundle.threads import thread_pool
+
 __all__ = ["WriteBehind"]
 
 
@@ -26,7 +28,7 @@ class WriteBehind:
         while self._tasks and (len(self._tasks) >= self.waiting or self._tasks[0].done()):
             self._tasks.popleft().result()
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "write-behind")
+            self._pool = thread_pool(1, "write-behind")
         self._tasks.append(self._pool.submit(task))
 
     def finish(self) -> None:

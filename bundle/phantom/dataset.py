@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from bundle.phantom.acquisition import LABEL_WINDOW
 from bundle.phantom.beams import site_named
 from bundle.phantom.patient import LESION_KINDS, Patient, draw_patient
 from bundle.phantom.render import MIN_SIZE, render_view
+from bundle.threads import thread_pool
 
 MIN_PATIENTS = 3
 FOLD_STREAM = 2**31
@@ -169,7 +169,7 @@ def assign_folds(people: list[Patient], num_folds: int, seed: int) -> list[int]:
 
 def render_all(tasks: list[ViewTask], workers: int) -> Iterator[dict[str, object]]:
     """Yield the datalist entries of the tasks in order."""
-    with ThreadPoolExecutor(workers) as pool:
+    with thread_pool(workers) as pool:
         yield from pool.map(write_view, tasks)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from bundle.reader import read_pixels
+from bundle.threads import thread_pool
 
 __all__ = ["COLOURS", "MOST_PAIRS", "chosen_cases", "pair_picture", "pictures"]
 
@@ -70,7 +70,7 @@ def _spread(positions: Sequence[int], count: int) -> list[int]:
 
 def pictures(folder: Path, cases: Sequence[Mapping[str, Any]]) -> list[PairPicture]:
     """The pictures of these cases of a datalist in ``folder``; never an exception."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with thread_pool(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda case: _picture_or_box(folder, case), cases))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from bundle.dicom.header import items, text, values
 from bundle.dicom.reading import read_elements
+from bundle.threads import thread_pool
 from scripts.prepare.dicom_instance import Instance, instance_of
 from scripts.prepare.quiet_dicom import quiet, stay_quiet
 
@@ -156,7 +157,7 @@ def scan(archive: Archive, workers: int | None = None, progress: bool = True) ->
 
 def _pool(files: int, workers: int | None) -> Executor:
     if files < _MANY or workers == 1:
-        return ThreadPoolExecutor(_THREADS)
+        return thread_pool(_THREADS)
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
