@@ -1,8 +1,8 @@
 """Measure the bundle's speed beside plain implementations, on this machine, and print every figure beside its target.
 
 Contestants take turns in one process and what other processes disturbed is not counted, so leave the machine alone
-meanwhile: the whole takes about a quarter of an hour on two cores. Parts: the training step and the network, the data
-path, inference of a folder, and how cost grows. A figure that cannot be measured here says why.
+meanwhile: the whole takes about a quarter of an hour on two cores. Parts: the training step, inference (network and
+folder), the data path, the metrics, and how cost grows. A figure that cannot be measured here says why.
 Exit code: 0 when measured, whether targets are met or not; 2 when the results cannot be written.
 Example: python scripts/benchmark.py step infer --json benchmark.json
 """
@@ -22,13 +22,14 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
 from tqdm import tqdm
 
 from bundle.files import json_text, write_text
-from scripts.benchmarking import data, growth, inference_folder, network, step
+from scripts.benchmarking import data, growth, inference_folder, metrics, network, step
 from scripts.benchmarking.measure import Row, machine
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "step": step.rows,
     "infer": lambda: network.rows() + inference_folder.rows(),
     "data": data.rows,
+    "metrics": metrics.rows,
     "growth": growth.rows,
 }
 

@@ -166,7 +166,7 @@ def exponent(sizes: list[float], costs: list[float]) -> float:
     return float((x * y).sum() / (x * x).sum())
 
 
-def peak_memory(function: Callable[..., None], *arguments: Any) -> float:
+def peak_memory(function: Callable[..., object], *arguments: Any) -> float:
     """Most resident memory, in bytes, of a fresh process that calls ``function``, less that of its imports.
 
     The process gives freed maps back at once (glibc's MALLOC_MMAP_THRESHOLD_), so this is what is needed, not what the
@@ -189,7 +189,7 @@ def peak_memory(function: Callable[..., None], *arguments: Any) -> float:
     return float(results.get())
 
 
-def _measured(results: Any, threads: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _measured(results: Any, threads: int, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(threads)
     functional.conv2d(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3))  # the library starts
     before = _resident_now()
