@@ -7,6 +7,7 @@ written by Pillow, nibabel and itk.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
+from bundle.files import naming
 from bundle.memory_order import in_rows
 from bundle.reader import SUFFIXES, file_suffix
 
@@ -139,18 +141,28 @@ def write_like_source(pred: FloatImage, source: Path, target: Path) -> None:
 
     Raises:
         ValueError: the format cannot be written, or ``pred`` does not lie on the grid of the source or is not finite.
-        OSError: the source cannot be read or the target cannot be written.
+        OSError: the source cannot be read or the target cannot be written; of a full disk with the target's name.
     """
     suffix = file_suffix(source)
     if suffix not in WRITABLE_SUFFIXES:
         raise ValueError(f"files of type {suffix!r} cannot be written; expected {' '.join(WRITABLE_SUFFIXES)}")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-    partial.mkdir()
     try:
-        FORMAT_WRITERS[SUFFIXES[suffix]](pred, source, partial / target.name)
-        for part in sorted(partial.iterdir(), key=lambda file: file.name == target.name):
-            part.replace(target.parent / part.name)
+        with naming(target):
+            _write_parts(FORMAT_WRITERS[SUFFIXES[suffix]], pred, source, partial / target.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_parts(write: FormatWriter, pred: FloatImage, source: Path, unfinished: Path) -> None:
+    partial = unfinished.parent
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    partial.mkdir(parents=True)
+    write(pred, source, unfinished)
+    parts = sorted(partial.iterdir(), key=lambda file: file.name == unfinished.name)
+    for part in parts:
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())
+    for part in parts:
+        part.replace(partial.parent / part.name)

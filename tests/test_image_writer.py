@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,16 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path, pred: NDArray[np
 )
 def test_file_names_are_split_before_the_suffix_that_names_the_format(name: str, parts: tuple[str, str]) -> None:
     assert split_name(Path(name)) == parts
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(
+    tmp_path: Path, pred: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(image_writer.FORMAT_WRITERS, "pillow", no_room)
+    target = tmp_path / "b.png"
+    with pytest.raises(OSError, match=r"b\.png cannot be written: No space left on device"):
+        write_like_source(pred, tmp_path / "a.png", target)
+    assert list(tmp_path.iterdir()) == []

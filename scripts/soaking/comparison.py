@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +41,9 @@ class Found:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """All weights and checkpoints."""
-    return sorted(path for path in folder.rglob("*.pt") if not path.name.startswith("."))
+    """All weights and checkpoints; folders may come and go meanwhile, which ``rglob`` does not bear."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in files if path.suffix == ".pt" and not path.name.startswith("."))
 
 
 def unloadable(path: Path) -> str | None:
