@@ -92,8 +92,8 @@ def test_no_index_or_host_is_named(name: str) -> None:
 
 
 #: What is run with the packages of the tests.
-DEVELOPERS = ("scripts/fuzzing", "scripts/soaking")
-"""Commands that need the checkout with its tests, and of which one can use atheris, where it is installed."""
+DEVELOPERS = ("scripts/benchmarking", "scripts/fuzzing", "scripts/soaking")
+"""Commands that need what developers have, and the checkout; one of them can use atheris, where it is installed."""
 
 
 def imported_packages(folder: str) -> set[str]:
