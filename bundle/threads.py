@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["thread_pool"]
@@ -20,8 +21,8 @@ def thread_pool(workers: int, name: str = "") -> ThreadPoolExecutor:
         MemoryError: it is not there.
     """
     try:
-        bytearray(workers * _BYTES)
-    except MemoryError:
+        mmap.mmap(-1, workers * _BYTES).close()  # from the system, as a thread's; malloc may have some left over
+    except (OSError, MemoryError):
         raise MemoryError(
             f"no memory for {workers} threads ({workers * _BYTES >> 20} MB); close other programs, or use a machine "
             "with more memory"

@@ -167,8 +167,8 @@ def no_memory_in_step(call: int, images: int | None) -> None:
         _wrap(network, "forward", check)
 
 
-def non_finite(call: int, in_training: bool) -> None:
-    """Make what this call of a loss, or of a generator that is applied, gives NaN."""
+def non_finite(call: int, in_training: bool, mark: Path) -> None:
+    """Make what this call of a loss, or of a generator that is applied, gives NaN; ``mark`` says that it came to it."""
     from bundle.losses import GeneratorObjective
     from bundle.networks import ResnetGenerator
 
@@ -180,6 +180,7 @@ def non_finite(call: int, in_training: bool) -> None:
             done[0] += 1
             if done[0] != call:
                 return result
+            mark.touch()
             return {k: v * torch.nan for k, v in result.items()} if isinstance(result, dict) else result * torch.nan
 
         return wrapped
