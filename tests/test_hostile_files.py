@@ -184,3 +184,9 @@ def test_the_report_shows_no_picture_from_outside_the_run(tmp_path: Path) -> Non
 def test_the_name_of_an_override_does_not_take_for_ever() -> None:
     name = "#" * 5000
     assert unknown_ids({name: 1, "b": "@a"}, {"b"}) == [name]
+
+
+def test_weights_whose_names_are_numbers_are_none(tmp_path: Path) -> None:
+    torch.save({"model": {3: torch.zeros(1)}}, tmp_path / "global.pt")
+    with pytest.raises(ValueError, match=r"global\.pt holds no weights under 'model'"):
+        global_weights(tmp_path / "global.pt")

@@ -43,9 +43,13 @@ def global_weights(path: Path) -> dict[str, Tensor]:
     except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}); give the server's FL_global_model.pt") from error
     weights = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, Mapping) or not all(_is_weight(*item) for item in weights.items()):
         raise ValueError(f"{path} holds no weights under 'model'; give the server's FL_global_model.pt")
     return dict(weights)
+
+
+def _is_weight(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
