@@ -31,6 +31,8 @@ def argument_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="for all targets together (default: 10)")
+    text = "for each target at most this many: the same every time, as far as the minutes go (default: no limit)"
+    parser.add_argument("--inputs", type=int, default=sys.maxsize, metavar="COUNT", help=text)
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same inputs (default: 0)")
     names = "; ".join(f"{name}: {what}" for name, what in TARGETS.items())
     parser.add_argument(
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.targets:
             print(f"{name}: {TARGETS[name]}", file=sys.stderr, flush=True)
             seconds = 60 * options.minutes / len(options.targets)
-            tallies.append(fuzz(name, seconds, options.seed, options.output, supervisor))
+            tallies.append(fuzz(name, seconds, options.inputs, options.seed, options.output, supervisor))
     print(table(tallies))
     for one in tallies:
         for key, path in one.files.items():

@@ -67,12 +67,13 @@ def _short(name: str) -> str:
     return f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def fuzz(target: str, seconds: float, seed: int, output: Path, supervisor: Supervisor) -> Tally:
+def fuzz(target: str, seconds: float, most: int, seed: int, output: Path, supervisor: Supervisor) -> Tally:
     """Try inputs on one target.
 
     Args:
         target: its name.
         seconds: how long.
+        most: how many at most.
         seed: the same gives the same inputs, as far as the time goes.
         output: folder in which findings are kept.
         supervisor: of the process that reads.
@@ -81,8 +82,8 @@ def fuzz(target: str, seconds: float, seed: int, output: Path, supervisor: Super
     inputs = inputs_of(target)
     end = time.monotonic() + seconds
     count = 0
-    while time.monotonic() < end:
-        _round(inputs, supervisor, tally, end, seed + 1_000_003 * count, output)
+    while time.monotonic() < end and (left := most - tally.kinds.total()) > 0:
+        _round(inputs, supervisor, tally, min(_ROUND, left), end, seed + 1_000_003 * count, output)
         count += 1
     return tally
 
@@ -91,13 +92,14 @@ def _round(
     inputs: hypothesis.strategies.SearchStrategy[Input],
     supervisor: Supervisor,
     tally: Tally,
+    most: int,
     end: float,
     seed: int,
     output: Path,
 ) -> None:
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=_ROUND,
+        max_examples=most,
         phases=[Phase.generate, Phase.target],
         database=None,
         deadline=None,

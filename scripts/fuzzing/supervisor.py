@@ -164,7 +164,8 @@ class Supervisor:
         return answer
 
     def _started(self, targets: Sequence[str]) -> subprocess.Popen[bytes]:
-        environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(_ROOT), "TMPDIR": str(self.scratch / "tmp")}
+        environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self.scratch / "tmp")}
+        environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment |= {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "MPLBACKEND": "Agg"}
         environment |= {"XDG_CACHE_HOME": str(self.scratch / "tmp" / "cache")}
         return subprocess.Popen(  # noqa: S603 (our own module)
