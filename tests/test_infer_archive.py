@@ -93,7 +93,7 @@ def alone(archive: Path) -> Path:
 
 def _kill_one_of(output: Path) -> Iterator[int]:
     """Wait until some results are there, and kill a worker that has files in hand; give its process number."""
-    for _ in range(1200):
+    for _ in range(6000):
         if sum(1 for _ in output.rglob("*.dcm")) >= 4:
             for folder in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):

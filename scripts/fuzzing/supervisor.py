@@ -167,7 +167,8 @@ class Supervisor:
         environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self.scratch / "tmp")}
         environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment |= {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "MPLBACKEND": "Agg"}
-        environment |= {"XDG_CACHE_HOME": str(self.scratch / "tmp" / "cache")}
+        caches = ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR")
+        environment |= {name: str(self.scratch / "tmp" / "cache") for name in caches}
         return subprocess.Popen(  # noqa: S603 (our own module)
             [sys.executable, "-m", "scripts.fuzzing.worker", str(self.scratch), *targets],
             stdin=subprocess.PIPE,
