@@ -18,6 +18,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.arguments import count
 from scripts.fuzzing.engine import FINDINGS, Tally, fuzz
 from scripts.fuzzing.guided import search
 from scripts.fuzzing.supervisor import Supervisor
@@ -31,8 +32,8 @@ def argument_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="for all targets together (default: 10)")
-    text = "for each target at most this many: the same every time, as far as the minutes go (default: no limit)"
-    parser.add_argument("--inputs", type=int, default=sys.maxsize, metavar="COUNT", help=text)
+    text = "for each target at most this many, the same each time; with hypothesis alone (default: no limit)"
+    parser.add_argument("--inputs", type=count, default=sys.maxsize, metavar="COUNT", help=text)
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same inputs (default: 0)")
     names = "; ".join(f"{name}: {what}" for name, what in TARGETS.items())
     parser.add_argument(

@@ -17,6 +17,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.files import write_text
+from scripts.arguments import count
 from scripts.evidence.report_load import read_evidence
 from scripts.evidence.report_page import page
 
@@ -31,16 +32,9 @@ def argument_parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, default=Path("report.html"), help="the page (default: report.html)"
     )
     parser.add_argument(
-        "--cases", type=_count, default=120, metavar="N", help="cases shown as pictures, of each RUN (default: 120)"
+        "--cases", type=count, default=120, metavar="N", help="cases shown as pictures, of each RUN (default: 120)"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} cases, expected 1 or more")
-    return count
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -71,7 +71,7 @@ def test_what_becomes_of_an_input_is_told(planted: Supervisor, monkeypatch: pyte
     monkeypatch.setattr("scripts.fuzzing.supervisor.CPU_SECONDS", 1.0 if what == "hang" else 20.0)
     outcome = planted.run("planted", Input({"a.txt": what.encode()}))
     assert (outcome.kind, outcome.finding) == (KINDS[what], KINDS[what] not in ("accepted", "refused"))
-    assert planted.run("planted", Input({"a.txt": b"use"})) != outcome or what == "use"  # and the next one is read
+    assert planted.run("planted", Input({"a.txt": b"use"})).kind == "accepted"  # and the next one is read
 
 
 def test_a_finding_is_kept_shown_and_replayed(
@@ -110,7 +110,16 @@ def test_what_is_no_finding_is_not_replayed(tmp_path: Path, capsys: pytest.Captu
 def test_a_kept_input_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "a.json", "config_names", "", Input({"words.json": b'[["a"], ["--a", "1"]]'}))
     assert fuzz.main(["--replay", str(tmp_path / "a.json"), "--output", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.startswith("config_names: ")
+    assert capsys.readouterr().out.startswith("config_names: accepted")
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_run_that_would_try_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        fuzz.main([f"--inputs={count}", "--output", str(tmp_path)])
+    assert f"--inputs: {count!r} is not a whole number from 1" in capsys.readouterr().err
 
 
 def test_a_short_run_over_all_readers_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,9 +165,8 @@ class Supervisor:
 
     def _started(self, targets: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self.scratch / "tmp")}
-        environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment |= {"OMP_NUM_THREADS": "1", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "1", "MPLBACKEND": "Agg"}
-        caches = ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR")
+        caches = ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR")  # torch makes the second as parts of it are imported
         environment |= {name: str(self.scratch / "tmp" / "cache") for name in caches}
         return subprocess.Popen(  # noqa: S603 (our own module)
             [sys.executable, "-m", "scripts.fuzzing.worker", str(self.scratch), *targets],

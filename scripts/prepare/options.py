@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from scripts.arguments import count
 from scripts.prepare.datalist import DEFAULT_FOLDS
 
 __all__ = ["add_options"]
@@ -41,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser, in_place: bool = False) -> None
         help="leave out pairs whose breasts overlap less, 0 to 1; default: 0.9, and 0 for images that stay",
     )
     output.add_argument("--name", help="name of the dataset; default: that of the output folder")
-    output.add_argument("--workers", type=_count, metavar="N", help="processes; default: as many as there are use for")
+    output.add_argument("--workers", type=count, metavar="N", help="processes; default: as many as there are use for")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -61,9 +62,3 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
