@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +90,9 @@ def alone(archive: Path) -> Path:
     return output
 
 
-def _kill_one_of(output: Path) -> Iterator[int]:
+def _kill_one_of(output: Path, over: threading.Event) -> Iterator[int]:
     """Wait until some results are there, and kill a worker that has files in hand; give its process number."""
-    for _ in range(6000):
+    while not over.wait(0.05):
         if sum(1 for _ in output.rglob("*.dcm")) >= 4:
             for folder in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
@@ -102,7 +101,6 @@ def _kill_one_of(output: Path) -> Iterator[int]:
                         os.kill(int(folder.name), signal.SIGKILL)
                         yield int(folder.name)
                         return
-        time.sleep(0.05)
 
 
 def _is_ours(process: int) -> bool:
@@ -121,11 +119,14 @@ def test_two_workers_one_of_them_killed_give_what_one_process_gives_and_a_second
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output, killed = archive / "spread", list[int]()
-    killer = threading.Thread(target=lambda: killed.extend(_kill_one_of(output)))
+    output, killed, over = archive / "spread", list[int](), threading.Event()
+    killer = threading.Thread(target=lambda: killed.extend(_kill_one_of(output, over)))
     killer.start()
-    code = infer_archive.main(line(archive, output, "--workers", "2", "--chunk", "4"))
-    killer.join()
+    try:
+        code = infer_archive.main(line(archive, output, "--workers", "2", "--chunk", "4"))
+    finally:
+        over.set()
+        killer.join()
     printed = capsys.readouterr()
     assert len(killed) == 1
     assert "2 workers, 1 lost and replaced" in printed.out
