@@ -51,7 +51,7 @@ benchmark: $(INSTALLED)  ## measure speed and memory beside plain implementation
 	$(BIN)/python scripts/benchmark.py
 
 soak: export OMP_NUM_THREADS := 1
-soak: $(INSTALLED)  ## disturb every workflow by 200 faults and compare with undisturbed runs: half an hour
+soak: $(INSTALLED)  ## disturb every workflow by 200 faults and compare with undisturbed runs: at most half an hour
 	$(BIN)/python scripts/soak.py --minutes 30 --faults 200 --output runs/soak
 
 test: lint types tests  ## everything that must pass: lint, types, tests with coverage
