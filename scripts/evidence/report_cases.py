@@ -19,7 +19,7 @@ from scripts.evidence.report_metrics import METRICS, metric_of
 from scripts.evidence.report_pictures import CasePicture, grey_uri, outline, read_picture, window, windowed
 from scripts.evidence.report_tables import name_of
 
-__all__ = ["Browser", "Example", "browser", "chosen_places", "script_json"]
+__all__ = ["Browser", "Example", "browser", "chosen_places", "is_picture_of", "script_json"]
 
 ORDER_BY = "breast_psnr"
 ERROR_RANGE = 0.3
@@ -122,7 +122,7 @@ def browser(evidence: Evidence, most: int) -> Browser | None:
     )
 
 
-def _is_picture_of(folder: Path, name: str) -> bool:
+def is_picture_of(folder: Path, name: str) -> bool:
     """Whether a table names a file in its own folder: the page must not show what lies elsewhere."""
     place = Path(name)
     if not name or place.is_absolute() or ".." in place.parts:
@@ -138,7 +138,7 @@ def _one_seed(evidence: Evidence) -> pd.DataFrame:
     cases = evidence.cases.copy()
     for name in (*_KEY, "fold", "seed", "picture"):
         cases[name] = cases[name].astype(str) if name in cases else ""
-    cases["there"] = [_is_picture_of(evidence.folder, name) for name in cases["picture"]]
+    cases["there"] = [is_picture_of(evidence.folder, name) for name in cases["picture"]]
     first = cases.groupby("arm")["seed"].transform(lambda seeds: sorted_texts(seeds)[0])
     return cases[cases["seed"] == first].drop_duplicates(["arm", *_KEY])
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from scripts.evidence import report_charts, report_tables
 from scripts.evidence.report_cases import browser
+from scripts.evidence.report_explanations import explanations
 from scripts.evidence.report_load import Evidence, External, Job
 from scripts.evidence.report_metrics import metric_of
 from scripts.evidence.report_pictures import data_uri
@@ -93,6 +94,7 @@ def _section(place: int, evidence: Evidence, cases: int) -> dict[str, Any]:
         "gamma": _gamma(evidence.gamma),
         "training": report_charts.training_chart(evidence),
         "external": _external(evidence),
+        "explanations": explanations(evidence),
     }
     sections = (
         ("results", "Results", True),
@@ -102,6 +104,7 @@ def _section(place: int, evidence: Evidence, cases: int) -> dict[str, Any]:
         ("gamma", "Gamma", shown["gamma"]),
         ("training", "Training", shown["training"]),
         ("external", "Other data", shown["external"]),
+        ("explanations", "Explanation and uncertainty", shown["explanations"]),
         ("examples", "Worst to best", shown["browser"]),
         ("cases", "Cases", shown["browser"]),
         ("provenance", "Provenance", True),

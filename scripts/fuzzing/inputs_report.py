@@ -29,6 +29,36 @@ _RUN: dict[str, Any] = {
     "started": "2026-01-01",
 }
 _STUDY: dict[str, Any] = {"title": "x", "arms": {"model": "y"}, "caveats": [], "synthetic": True}
+_NUMBER = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "reason": ""}
+_CURVE = {"bins": [{"n": 9, "rmv": 0.1, "rmse": 0.1}, {"n": 9, "rmv": 0.2, "rmse": 0.3}], "ence": _NUMBER}
+_STAGE = {"stage": "full", "layers": 2, "total": 2, "spearman": 0.1, "spearman_abs": 0.2, "ssim": 0.1}
+_EXPLANATIONS: dict[str, Any] = {
+    "format": 1,
+    "title": "x",
+    "counts": {"cases": 3, "patients": 3, "lesions": 1, "lost": 0, "explained": 1},
+    "attribution": {
+        "methods": {
+            "ig": {
+                "shares": dict.fromkeys(("lesion", "margin", "ring", "elsewhere", "outside"), 0.2),
+                "deletion": {
+                    "gain": _NUMBER,
+                    "faithful": 1,
+                    "curve": [{"fraction": 0.1, "named": -0.1, "random": 0.0}],
+                },
+            }
+        }
+    },
+    "sanity": {"ig": {"passed": True, "reason": "", "stages": [_STAGE]}},
+    "uncertainty": {
+        "tta": {
+            "calibration": {"raw": _CURVE, "recalibrated": _CURVE, "factor": 1.0},
+            "lesion_error_spearman": _NUMBER,
+            "lost_auc": _NUMBER,
+            "false_enhancement": {"difference": _NUMBER},
+        }
+    },
+    "lesions": [{"patient_id": "P1", "lesion": 1, "lesion_mm": 9.0, "panel": "panels/a.png"}],
+}
 _HEAD = ("predictor", "patient_id", "laterality", "view", "source", "picture", *_METRICS, "arm", "seed", "fold")
 _ROW = ("model", "P1", "L", "CC", "a.png", "panels/a.png", *("20.5",) * len(_METRICS), "model", "0", "0")
 _PICTURES = (
@@ -109,6 +139,9 @@ def inputs(draw: st.DrawFn) -> Input:
         st.sampled_from([b"epoch,loss\n1,2\n", b"epoch\n", b"", b"epoch,loss\nx,1\n", b'"', b"epoch,epoch\n1,1,1\n"])
     )
     run["caveats.txt"] = draw(st.sampled_from([b"", b"\xff\xfe", b"x\n" * 9]))
+    if draw(st.booleans()):
+        run["explanations/explanations.json"] = draw(_changed(_EXPLANATIONS))
+        run["explanations/panels/a.png"] = draw(st.sampled_from([b"", b"\x89PNG\r\n\x1a\n"]))
     run["panels/a.png"] = draw(st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"x" * 100]))
     if draw(st.booleans()):
         return Input(run)
