@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 from bundle import ranks
 from bundle.files import atomic_path, remove_unfinished_in
@@ -57,16 +58,17 @@ def fingerprint(trainer: ResumableTrainer) -> str:
     digest = hashlib.sha256()
     for network in trainer.networks.values():
         for parameter in network.parameters():
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def load_networks(trainer: ResumableTrainer, path: str | Path) -> None:
-    """Start ``trainer`` from the four networks of an earlier stage; its optimisers start anew.
+    """Start ``trainer`` from the networks of an earlier stage; its optimisers start anew.
 
     Args:
         trainer: whose networks are filled.
-        path: ``best_networks.pt`` of the earlier run.
+        path: ``best_networks.pt`` of the earlier run, with all networks; or ``model.pt``, such as the weights that the
+            bundle ships, with the generator LE -> DES alone: the others then start from random weights.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -78,13 +80,17 @@ def load_networks(trainer: ResumableTrainer, path: str | Path) -> None:
         )
     try:
         states = load_saved(path)
+        alone = bool(states) and all(isinstance(value, Tensor) for value in states.values())
         for name, network in trainer.networks.items():
-            network.load_state_dict(states[name])
+            if name == "network" or not alone:
+                network.load_state_dict(states if alone else states[name])
+        if alone and len(trainer.networks) > 1:
+            logger.warning(f"{path} holds the generator alone: the other networks start from random weights")
     except OSError:
         raise
     except Exception as error:  # another structure fails wherever it happens to
         raise ValueError(
-            f"{path} does not fit ({error}); it must be best_networks.pt of a run with the same network settings"
+            f"{path} does not fit ({error}); it must be best_networks.pt or model.pt of a run with equal networks"
         ) from error
 
 

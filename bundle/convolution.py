@@ -7,7 +7,8 @@ step in three places, and here these are done otherwise:
 - gradients of kernels (up to ten times slower than the convolution itself): one matrix product of the windows;
 - convolutions from or to one channel: one matrix product, then a sum of shifted images.
 
-State, names and results are those of ``torch.nn``, up to rounding.
+State, names and results are those of ``torch.nn``, up to rounding. Weights that are kept in 16 bits, as those that the
+bundle ships, are computed with in the 32 bits of the image.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``."""
+        weight, bias = _in_precision_of(x, self.weight, self.bias)
         if torch.jit.is_scripting():
-            return functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
-        return convolve(x, self.weight, self.bias, self.stride[0], int(self.padding[0]))
+            return functional.conv2d(x, weight, bias, self.stride, self.padding)
+        return convolve(x, weight, bias, self.stride[0], int(self.padding[0]))
 
 
 class TransposedConvolution(nn.ConvTranspose2d):
@@ -58,10 +60,17 @@ class TransposedConvolution(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Spread ``x``; ``output_size`` is the base class's and not used."""
+        weight, bias = _in_precision_of(x, self.weight, self.bias)
         if torch.jit.is_scripting():
             padding: list[int] = [int(self.padding[0]), int(self.padding[1])]
-            return functional.conv_transpose2d(x, self.weight, self.bias, self.stride, padding, self.output_padding)
-        return _spread(x, self)
+            return functional.conv_transpose2d(x, weight, bias, self.stride, padding, self.output_padding)
+        return _spread(x, weight, bias, self.stride[0], int(self.padding[0]), self.output_padding[0])
+
+
+def _in_precision_of(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if x.dtype != torch.float32 or weight.dtype != torch.float16:
+        return weight, bias
+    return weight.float(), bias.float() if bias is not None else None
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -72,12 +81,12 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, pa
     return functional.conv2d(x, weight, bias, stride, padding)
 
 
-def _spread(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
-    arguments = (layer.stride[0], int(layer.padding[0]), layer.output_padding[0])
+def _spread(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, output_padding: int) -> Tensor:
+    sizes = (stride, padding, output_padding)
     if _by_matrices(x):
-        result: Tensor = _Spread.apply(plain(x), layer.weight, layer.bias, *arguments)  # type: ignore[no-untyped-call]
+        result: Tensor = _Spread.apply(plain(x), weight, bias, *sizes)  # type: ignore[no-untyped-call]
         return _with_meta(result, x)
-    return functional.conv_transpose2d(x, layer.weight, layer.bias, *arguments)
+    return functional.conv_transpose2d(x, weight, bias, *sizes)
 
 
 def _with_meta(result: Tensor, x: Tensor) -> Tensor:

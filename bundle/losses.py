@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["CycleGANImages", "DiscriminatorObjective", "GeneratorObjective", "LeastSquaresLoss", "masked_mean"]
+from bundle.adaptive_gamma import GammaFactor
+from bundle.step_images import CycleGANImages, PairedImages
+
+__all__ = [
+    "DiscriminatorObjective",
+    "GeneratorObjective",
+    "LeastSquaresLoss",
+    "MaskGuidedLoss",
+    "PairedObjective",
+    "masked_mean",
+    "total",
+]
 
 Normalisation = Literal["image", "mask"]
 
@@ -35,6 +46,11 @@ def masked_mean(error: Tensor, mask: Tensor, normalisation: Normalisation = "ima
     return (masked.sum(dim=(1, 2, 3)) / inside.clamp_min(1.0)).mean()
 
 
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum of an objective's terms; ``gamma_factor``, which is logged with them, is none."""
+    return torch.stack([value for name, value in terms.items() if name != "gamma_factor"]).sum()
+
+
 class LeastSquaresLoss(nn.Module):
     """Least-squares adversarial loss ``mean((D - t)^2)``, t = 1 for real and 0 for generated (Mao et al. 2017).
 
@@ -46,30 +62,73 @@ class LeastSquaresLoss(nn.Module):
         super().__init__()
         self.sigmoid = sigmoid
 
-    def forward(self, logits: Tensor, real: bool) -> Tensor:
-        """Compare ``logits`` of any shape with the target; returns a scalar."""
+    def forward(self, logits: Tensor, real: bool, mask: Tensor | None = None) -> Tensor:
+        """Compare ``logits`` of any shape with the target; returns a scalar. The lesions in ``mask`` do not matter."""
+        return self.errors(logits, real).mean()
+
+    def errors(self, logits: Tensor, real: bool) -> Tensor:
+        """``(D - t)^2`` of each logit, in the shape of ``logits``."""
         judged = logits.sigmoid() if self.sigmoid else logits
-        return functional.mse_loss(judged, torch.full_like(judged, float(real)))
+        return (judged - float(real)).square()
 
 
-@dataclass(frozen=True)
-class CycleGANImages:
-    """The images of one step, each ``(B, 1, W, H)``: A is low-energy, B the subtracted image.
+class MaskGuidedLoss(LeastSquaresLoss):
+    """The least-squares loss with more weight on the patches that show a lesion: discriminators that look at lesions.
 
-    ``fake_B = G_AB(real_A)``, ``rec_A = G_BA(fake_B)``, ``idt_B = G_AB(real_B)`` and the same with A and B exchanged.
-    ``mask_A`` and ``mask_B`` are the lesion masks drawn on A and on B; all zeros where a case has none.
+    A patch's weight is ``1 + emphasis * share``, where share is the part of it that is lesion, seen through the
+    discriminator's own grid; weights of an image are scaled to a mean of 1, so the term keeps its size.
+
+    Args:
+        emphasis: 0 is the plain loss; with 9 a patch that is all lesion counts ten times.
+        sigmoid: as in :class:`LeastSquaresLoss`.
+
+    Raises:
+        ValueError: if ``emphasis`` is negative.
     """
 
-    real_A: Tensor
-    real_B: Tensor
-    mask_A: Tensor
-    mask_B: Tensor
-    fake_A: Tensor
-    fake_B: Tensor
-    rec_A: Tensor
-    rec_B: Tensor
-    idt_A: Tensor
-    idt_B: Tensor
+    def __init__(self, emphasis: float = 9.0, sigmoid: bool = False) -> None:
+        super().__init__(sigmoid)
+        if emphasis < 0:
+            raise ValueError(f"emphasis is {emphasis}; expected 0 or more")
+        self.emphasis = emphasis
+
+    def forward(self, logits: Tensor, real: bool, mask: Tensor | None = None) -> Tensor:
+        """Compare ``logits``, ``(B, 1, w, h)``, with the target; ``mask``, ``(B, 1, W, H)``, is of these images."""
+        errors = self.errors(logits, real)
+        if mask is None:
+            return errors.mean()
+        weights = 1.0 + self.emphasis * functional.interpolate(mask.to(errors), errors.shape[-2:], mode="area")
+        return (errors * weights / weights.mean(dim=(1, 2, 3), keepdim=True)).mean()
+
+
+class PairedObjective(nn.Module):
+    """The generator's terms where it learns from the pairs alone: L1, further terms, and an adversarial one if wanted.
+
+    Args:
+        lambda_paired: weight of ``mean|G_AB x - y|``; 100 in pix2pix, beside an adversarial term.
+        terms: further terms, such as those of ``bundle.terms``.
+        adversarial: loss of logits and target, of weight 1; none is a training without a discriminator.
+
+    Raises:
+        ValueError: if ``lambda_paired`` is negative.
+    """
+
+    def __init__(
+        self, lambda_paired: float = 1.0, terms: Sequence[nn.Module] = (), adversarial: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        if lambda_paired < 0:
+            raise ValueError(f"lambda_paired is {lambda_paired}; expected 0 or more")
+        self.lambda_paired, self.terms, self.adversarial = lambda_paired, nn.ModuleList(terms), adversarial
+
+    def forward(self, images: PairedImages, logits_B: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the weighted terms by name; ``logits_B`` is what the discriminator says of ``fake_B``."""
+        named = {"paired": self.lambda_paired * (images.fake_B - images.real_B).abs().mean()}
+        if self.adversarial is not None and logits_B is not None:
+            named["G_AB"] = self.adversarial(logits_B, real=True, mask=images.mask_B)
+        for term in self.terms:
+            named |= term(images)
+        return named
 
 
 class GeneratorObjective(nn.Module):
@@ -86,9 +145,11 @@ class GeneratorObjective(nn.Module):
         gamma_identity: another weight for the lesion identity terms, default ``gamma``.
         normalisation: of the lesion terms, see :func:`masked_mean`.
         adversarial: loss of logits and target.
+        terms: further terms, such as those of ``bundle.terms``: each takes the images and gives named scalars.
+        gamma_factor: multiplies the lesion terms by what it finds during the training, see ``bundle.adaptive_gamma``.
 
     Raises:
-        ValueError: if a weight is negative or ``normalisation`` unknown.
+        ValueError: if a weight is negative, ``normalisation`` unknown, or there is nothing for ``gamma_factor`` to do.
 
     Source: arXiv 2505.03018, equations of section 3; Zhu et al. 2017, equation 3.
     """
@@ -102,19 +163,27 @@ class GeneratorObjective(nn.Module):
         gamma_identity: float | None = None,
         normalisation: Normalisation = "image",
         adversarial: nn.Module | None = None,
+        terms: Sequence[nn.Module] = (),
+        gamma_factor: GammaFactor | None = None,
     ) -> None:
         super().__init__()
-        self.lambda_cycle = lambda_cycle
-        self.lambda_identity = lambda_identity
+        self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         self.gamma_cycle = gamma if gamma_cycle is None else gamma_cycle
         self.gamma_identity = gamma if gamma_identity is None else gamma_identity
         self.normalisation = normalisation
         self.adversarial = adversarial or LeastSquaresLoss()
+        self.terms = nn.ModuleList(terms)
+        self.gamma_factor = gamma_factor
         weights = (lambda_cycle, lambda_identity, self.gamma_cycle, self.gamma_identity)
         if min(weights) < 0:
             raise ValueError(f"weights of the objective must not be negative, got {weights}")
         if normalisation not in ("image", "mask"):
             raise ValueError(f"normalisation is {normalisation!r}; use 'image' or 'mask'")
+        if gamma_factor is not None and not (max(weights[:2]) > 0 and max(weights[2:]) > 0):
+            raise ValueError(
+                f"lambdas are {weights[:2]} and gammas {weights[2:]}: there is nothing to adapt. A gamma_factor weighs "
+                "lesion terms against cycle and identity terms, so set gamma above 0, or gamma_factor to null"
+            )
 
     @property
     def uses_identity(self) -> bool:
@@ -122,19 +191,23 @@ class GeneratorObjective(nn.Module):
         return self.lambda_identity > 0 or self.gamma_identity > 0
 
     def forward(self, images: CycleGANImages, logits_A: Tensor, logits_B: Tensor) -> dict[str, Tensor]:
-        """Return the weighted terms by name; their sum is the generator loss.
+        """Return the weighted terms by name; their :func:`total` is the generator loss.
 
         Args:
             images: the images of the step.
             logits_A: ``D_A(fake_A)``.
             logits_B: ``D_B(fake_B)``.
         """
-        terms = {"G_AB": self.adversarial(logits_B, real=True), "G_BA": self.adversarial(logits_A, real=True)}
-        terms |= self._l1_terms("cycle", images, images.rec_A, images.rec_B, self.lambda_cycle, self.gamma_cycle)
+        terms = {
+            "G_AB": self.adversarial(logits_B, real=True, mask=images.mask_B),
+            "G_BA": self.adversarial(logits_A, real=True, mask=images.mask_A),
+        }
+        l1 = self._l1_terms("cycle", images, images.rec_A, images.rec_B, self.lambda_cycle, self.gamma_cycle)
         if self.uses_identity:
-            terms |= self._l1_terms(
-                "idt", images, images.idt_A, images.idt_B, self.lambda_identity, self.gamma_identity
-            )
+            l1 |= self._l1_terms("idt", images, images.idt_A, images.idt_B, self.lambda_identity, self.gamma_identity)
+        terms |= l1 if self.gamma_factor is None else self.gamma_factor(l1, len(images.real_A))
+        for term in self.terms:
+            terms |= term(images)
         return terms
 
     def _l1_terms(
@@ -147,8 +220,7 @@ class GeneratorObjective(nn.Module):
             if weight:
                 terms[f"{name}_{domain}"] = weight * error.mean()
             if gamma:
-                lesion = masked_mean(error, masks[domain], self.normalisation)
-                terms[f"lesion_{name}_{domain}"] = gamma * lesion
+                terms[f"lesion_{name}_{domain}"] = gamma * masked_mean(error, masks[domain], self.normalisation)
         return terms
 
 
@@ -163,8 +235,16 @@ class DiscriminatorObjective(nn.Module):
         super().__init__()
         self.adversarial = adversarial or LeastSquaresLoss()
 
-    def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Return the scalar loss of one domain's discriminator."""
-        real, fake = self.adversarial(real_logits, real=True), self.adversarial(fake_logits, real=False)
+    @property
+    def uses_masks(self) -> bool:
+        """Whether lesions matter to the loss."""
+        return isinstance(self.adversarial, MaskGuidedLoss)
+
+    def forward(
+        self, real_logits: Tensor, fake_logits: Tensor, real_mask: Tensor | None = None, fake_mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the scalar loss of one domain's discriminator; the masks are those of the images it has judged."""
+        real = self.adversarial(real_logits, real=True, mask=real_mask)
+        fake = self.adversarial(fake_logits, real=False, mask=fake_mask)
         loss: Tensor = 0.5 * (real + fake)
         return loss

@@ -167,6 +167,9 @@ class _Before:
             for name, pool in trainer.pools.items()
             if pool.size
         }
+        # They are replaced, not changed.
+        modules = trainer.loss_function.modules()
+        self.buffers = [(module, *named) for module in modules for named in module.named_buffers(recurse=False)]
         self.random = torch.get_rng_state()
         on_gpu = trainer.state.device.type == "cuda"
         self.gpu_random = torch.cuda.get_rng_state(trainer.state.device) if on_gpu else None
@@ -178,6 +181,8 @@ class _Before:
         for name, (images, state) in self.pools.items():
             trainer.pools[name].images = images
             trainer.pools[name]._generator.set_state(state)  # noqa: SLF001 - the same
+        for module, name, buffer in self.buffers:
+            setattr(module, name, buffer)
         for optimizer in trainer.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         trainer.state.output = None

@@ -16,7 +16,15 @@ from torch.utils.checkpoint import checkpoint
 from bundle.convolution import Convolution, TransposedConvolution
 from bundle.moments import normalised
 
-__all__ = ["InstanceNorm", "PatchGAN", "ResnetBlock", "ResnetGenerator", "normal_init", "published_state_dict"]
+__all__ = [
+    "InstanceNorm",
+    "PatchGAN",
+    "ResnetBlock",
+    "ResnetGenerator",
+    "ServedNetwork",
+    "normal_init",
+    "published_state_dict",
+]
 
 
 class InstanceNorm(nn.Module):
@@ -84,7 +92,28 @@ def _layers(in_channels: int, out_channels: int, width: int, blocks: int) -> lis
     return [*layers, nn.ReflectionPad2d(3), Convolution(width, out_channels, 7)]
 
 
-class ResnetGenerator(nn.Module):
+class ServedNetwork(nn.Module):
+    """A network whose weights are loaded as a whole or not at all."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load all weights or none, even where a server asks for less with ``strict=False``, as MONAI Label does.
+
+        It would serve random weights for a checkpoint of a whole training, which shares no name with the network.
+
+        Raises:
+            RuntimeError: a tensor is missing, unknown or of another shape.
+        """
+        known = self.state_dict().keys()
+        if not strict and known != state_dict.keys():
+            found, expected = (", ".join([*names][:3]) or "nothing" for names in (state_dict, known))
+            raise RuntimeError(
+                f"weights of another network: they hold {found}, ..., expected {expected}, ... Use the model.pt that "
+                "training wrote, a raw state dict, and the network_def of that training"
+            )
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+class ResnetGenerator(ServedNetwork):
     """The CycleGAN generator: two down-samplings, residual blocks, two up-samplings (11.37 M parameters by default).
 
     Layer order and parameter names are those of the published CycleGAN ResNet, so that its checkpoints load after
@@ -127,23 +156,6 @@ class ResnetGenerator(nn.Module):
         self.model = nn.Sequential(*_layers(in_channels, out_channels, width, blocks), final)
         self.checkpointing = checkpointing
         normal_init(self)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load all weights or none, even where a server asks for less with ``strict=False``, as MONAI Label does.
-
-        It would serve random weights for a checkpoint of a whole training, which shares no name with the network.
-
-        Raises:
-            RuntimeError: a tensor is missing, unknown or of another shape.
-        """
-        known = self.state_dict().keys()
-        if not strict and known != state_dict.keys():
-            found, expected = (", ".join([*names][:3]) or "nothing" for names in (state_dict, known))
-            raise RuntimeError(
-                f"weights of another network: they hold {found}, ..., expected {expected}, ... Use the model.pt that "
-                "training wrote, a raw state dict, and the network_def of that training"
-            )
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate ``x`` of shape ``(B, in_channels, W, H)`` into the other domain."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from torch import distributed
+from torch import Tensor, distributed
 
-__all__ = ["gather", "is_main_rank", "rank", "world_size"]
+__all__ = ["gather", "is_main_rank", "rank", "summed", "world_size"]
 
 T = TypeVar("T")
 
@@ -33,6 +33,15 @@ def gather(value: T) -> list[T]:
     values: list[Any] = [None] * world_size()
     distributed.all_gather_object(values, value)
     return values
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, the same on every rank. All have to call this; none waits for its device."""
+    if not _is_distributed():
+        return tensor
+    total = tensor.clone()
+    distributed.all_reduce(total)
+    return total
 
 
 def _is_distributed() -> bool:

@@ -70,6 +70,7 @@ class ResumableTrainer(SupervisedTrainer):
     """
 
     network: nn.Module
+    loss_function: nn.Module
     network_names: tuple[str, ...] = ("network",)
     """Attributes that hold the networks."""
 
@@ -94,7 +95,8 @@ class ResumableTrainer(SupervisedTrainer):
         self.memory = StepMemory(micro_batch_size)
         self.updates: Updates | None = None
         self.output_lock = output_lock
-        super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, amp=False, **kwargs)
+        objective = loss_function.to(device)
+        super().__init__(device, max_epochs, train_data_loader, network, optimizer, objective, amp=False, **kwargs)
         self.amp, self.amp_kwargs = amp, {"dtype": dtype}
         self.optimizers: dict[str, Optimizer] = {}
         self.scalers: dict[str, torch.amp.GradScaler] = {}
@@ -157,6 +159,16 @@ class ResumableTrainer(SupervisedTrainer):
             raise ValueError(f"image has shape {tuple(real_A.shape)} and label {tuple(real_B.shape)}; they must agree")
         return real_A, real_B
 
+    def _batch(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """LE, DES and the lesions on each, on the device; no mask is an empty one, and one serves both images."""
+        real_A, real_B = self._pair(batchdata)
+        mask_A = batchdata.get("mask")
+        mask_B = batchdata.get("label_mask", mask_A)
+        masks = [
+            torch.zeros_like(real_A) if m is None else plain(m).to(real_A, self.non_blocking) for m in (mask_A, mask_B)
+        ]
+        return real_A, real_B, masks[0], masks[1]
+
     def _step(self, loss: Tensor, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
         """Go back through a loss; the weights change when the whole iteration has succeeded, or at once outside one."""
         updates = self.updates or Updates()
@@ -169,14 +181,16 @@ class ResumableTrainer(SupervisedTrainer):
         return {
             "epoch": self.state.epoch,
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "objective": self.loss_function.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`training_state` returned; raises ``RuntimeError`` when the networks differ."""
+        """Restore what :meth:`training_state` returned; raises ``RuntimeError`` when networks or objective differ."""
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
+        self.loss_function.load_state_dict(state.get("objective", {}))  # of 0.1.0: none, as most have
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         for name, scaler in self.scalers.items():

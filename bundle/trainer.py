@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bundle.image_pool import ImagePool
-from bundle.losses import CycleGANImages, DiscriminatorObjective, GeneratorObjective
-from bundle.resumable_trainer import ResumableTrainer, full_precision, plain
+from bundle.lesion_patch import LesionCritic
+from bundle.losses import DiscriminatorObjective, GeneratorObjective, total
+from bundle.resumable_trainer import ResumableTrainer, full_precision, unwrap
+from bundle.step_images import CycleGANImages
 
 __all__ = ["ConstantThenLinear", "CycleGANTrainer"]
 
@@ -60,8 +62,8 @@ class CycleGANTrainer(ResumableTrainer):
     works per image, so this is exact. No value is read back from the device inside a step.
 
     ``engine.state.output`` is a list of one dictionary, as MONAI's ``from_engine`` reads it, with ``image``, ``label``,
-    ``pred`` (``fake_B``), ``loss`` (the generators' total), every term of the objective with its weight, and ``D_A``,
-    ``D_B``; all detached.
+    ``pred`` (``fake_B``), ``loss`` (the generators' total), every term of the objective with its weight, ``D_A``,
+    ``D_B`` and the terms and losses of further discriminators; all detached.
 
     The networks are quickest in channels-last memory. Change the memory format before a network is wrapped in
     ``DistributedDataParallel``: afterwards the wrapper would exchange scrambled gradients.
@@ -80,6 +82,8 @@ class CycleGANTrainer(ResumableTrainer):
         discriminator_optimizer: of both discriminators.
         loss_function: the generators' named terms.
         discriminator_loss: of one discriminator.
+        critics: further discriminators, with terms for the generators; their parameters are in
+            ``discriminator_optimizer`` too.
         pool_size: images each discriminator's history keeps, see :class:`~bundle.image_pool.ImagePool`.
         seed: of the image pools.
         train_handlers: handlers, attached when the engine is complete.
@@ -90,6 +94,7 @@ class CycleGANTrainer(ResumableTrainer):
     """
 
     loss_function: GeneratorObjective
+    discriminator_loss: DiscriminatorObjective
     network_names = ("network", "generator_ba", "discriminator_a", "discriminator_b")
 
     def __init__(
@@ -105,6 +110,7 @@ class CycleGANTrainer(ResumableTrainer):
         discriminator_optimizer: Optimizer,
         loss_function: GeneratorObjective,
         discriminator_loss: DiscriminatorObjective,
+        critics: Sequence[LesionCritic] = (),
         pool_size: int = 0,
         seed: int = 0,
         train_handlers: Sequence[Any] | None = None,
@@ -113,13 +119,21 @@ class CycleGANTrainer(ResumableTrainer):
         super().__init__(device, max_epochs, train_data_loader, network, optimizer, loss_function, **kwargs)
         self.generator_ba, self.discriminator_a, self.discriminator_b = generator_ba, discriminator_a, discriminator_b
         self.discriminator_optimizer, self.discriminator_loss = discriminator_optimizer, discriminator_loss
+        self.critics = list(critics)
         self.add_optimizer("D", discriminator_optimizer)
         self.pools = {name: ImagePool(pool_size, seed + i) for i, name in enumerate("AB")}
+        if loss_function.gamma_factor is not None:
+            loss_function.gamma_factor.attach(self)
         self.attach_handlers(train_handlers)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks without distributed wrappers, by name."""
+        return super().networks | {critic.name: unwrap(critic.network) for critic in self.critics}
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
         real_A, real_B, mask_A, mask_B = self._batch(batchdata)
-        for network in (self.network, self.generator_ba, self.discriminator_a, self.discriminator_b):
+        for network in self.networks.values():
             network.train()
         images, terms = self._update_generators(real_A, real_B, mask_A, mask_B)
         losses = self._update_discriminators(images)
@@ -128,29 +142,23 @@ class CycleGANTrainer(ResumableTrainer):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return [engine.state.output]
 
-    def _batch(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        real_A, real_B = self._pair(batchdata)
-        mask_A = batchdata.get("mask")
-        mask_B = batchdata.get("label_mask", mask_A)
-        masks = [
-            torch.zeros_like(real_A) if m is None else plain(m).to(real_A, self.non_blocking) for m in (mask_A, mask_B)
-        ]
-        return real_A, real_B, masks[0], masks[1]
-
     def _update_generators(
         self, real_A: Tensor, real_B: Tensor, mask_A: Tensor, mask_B: Tensor
     ) -> tuple[CycleGANImages, dict[str, Tensor]]:
-        judges = [self.networks["discriminator_a"], self.networks["discriminator_b"]]
+        judges = [self.networks[name] for name in self.networks if name not in ("network", "generator_ba")]
         for judge in judges:
             judge.requires_grad_(False)
         self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
         with self._autocast():
             images = self._translate(real_A, real_B, mask_A, mask_B)
             logits = [full_precision(judges[0](images.fake_A)), full_precision(judges[1](images.fake_B))]
+            further = [critic.terms(images, self.state.iteration) for critic in self.critics]
         self.state.output = {Keys.IMAGE: real_A, Keys.LABEL: real_B, Keys.PRED: images.fake_B.detach()}
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         terms = self.loss_function(images, *logits)
-        loss = torch.stack(list(terms.values())).sum()
+        for named in further:
+            terms |= named
+        loss = total(terms)
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self._step(loss, self.optimizer, self.scalers["G"])
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -166,19 +174,27 @@ class CycleGANTrainer(ResumableTrainer):
             fake_B = idt_B = self.network(real_A)
             fake_A = idt_A = self.generator_ba(real_B)
         rec_A, rec_B = self.generator_ba(fake_B), self.network(fake_A)
-        generated = map(full_precision, (fake_A, fake_B, rec_A, rec_B, idt_A, idt_B))
+        generated = map(full_precision, (fake_B, fake_A, rec_A, rec_B, idt_A, idt_B))
         return CycleGANImages(real_A, real_B, mask_A, mask_B, *generated)
 
     def _update_discriminators(self, images: CycleGANImages) -> dict[str, Tensor]:
         self.discriminator_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        pairs = {
+            "D_A": (self.discriminator_a, images.real_A, images.fake_A, images.mask_A, self.pools["A"]),
+            "D_B": (self.discriminator_b, images.real_B, images.fake_B, images.mask_B, self.pools["B"]),
+        }
         with self._autocast():
-            losses = {
-                "D_A": self._judge(self.discriminator_a, images.real_A, self.pools["A"](images.fake_A)),
-                "D_B": self._judge(self.discriminator_b, images.real_B, self.pools["B"](images.fake_B)),
-            }
-        self._step(losses["D_A"] + losses["D_B"], self.discriminator_optimizer, self.scalers["D"])
+            losses = {name: self._judge(*pair) for name, pair in pairs.items()}
+            for critic in self.critics:
+                losses |= critic.losses(images, self.state.iteration)
+        self._step(total(losses), self.discriminator_optimizer, self.scalers["D"])
         return losses
 
-    def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor, mask: Tensor, pool: ImagePool) -> Tensor:
+        guided = self.discriminator_loss.uses_masks
+        # An old image keeps the lesions that it was made with.
+        shown = pool(torch.cat((fake, mask.to(fake)), dim=1)) if guided else pool(fake)
+        fake = shown[:, : fake.shape[1]]
         real_logits, fake_logits = full_precision(discriminator(torch.cat((real, fake)))).chunk(2)
-        return cast(Tensor, self.discriminator_loss(real_logits, fake_logits))
+        masks = (mask, shown[:, -1:]) if guided else ()
+        return cast(Tensor, self.discriminator_loss(real_logits, fake_logits, *masks))

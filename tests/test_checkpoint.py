@@ -106,6 +106,20 @@ def test_a_second_stage_starts_from_the_four_networks_of_the_first(make_trainer:
     assert same(first, second)
 
 
+def test_a_training_starts_from_a_generator_alone_and_says_so(
+    make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, untouched = make_trainer(), make_trainer(), make_trainer()
+    for parameter in first.network.parameters():
+        parameter.data.add_(0.1)
+    save_atomically(first.network.state_dict(), tmp_path / "model.pt")
+    load_networks(second, tmp_path / "model.pt")
+    for name, network in second.networks.items():
+        expected = (first if name == "network" else untouched).networks[name].state_dict()
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in network.state_dict().items())
+    assert "holds the generator alone" in caplog.text
+
+
 def test_a_resumed_second_stage_does_not_need_the_first_any_more(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     TrainingCheckpoint(path).save(make_trainer())
@@ -143,5 +157,5 @@ def test_missing_or_wrong_first_stage_networks_are_refused(make_trainer: MakeTra
     with pytest.raises(FileNotFoundError, match="run the first stage"):
         load_networks(make_trainer(), tmp_path / "best_networks.pt")
     save_atomically({"network": {}}, tmp_path / "best_networks.pt")
-    with pytest.raises(ValueError, match=r"must be best_networks\.pt"):
+    with pytest.raises(ValueError, match=r"must be best_networks\.pt or model\.pt"):
         load_networks(make_trainer(), tmp_path / "best_networks.pt")

@@ -103,3 +103,13 @@ def test_metadata_of_an_image_stay_with_it() -> None:
     assert isinstance(result, MetaTensor)
     assert result.meta["laterality"] == "L"
     assert torch.equal(result.as_tensor(), layer(x))
+
+
+@pytest.mark.parametrize("layer", [Convolution(2, 3, 3, padding=1), TransposedConvolution(2, 3, 3)])
+def test_weights_kept_in_16_bits_are_computed_with_in_32(layer: nn.Module) -> None:
+    layer.half()
+    x = image(1, 2, 8, 9, dtype=torch.float32)
+    result = layer(x)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(torch.jit.script(layer)(x), result)
+    torch.testing.assert_close(layer.float()(x), result)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bundle.determinism import reflection_pad_gradient
-from bundle.losses import CycleGANImages, DiscriminatorObjective, GeneratorObjective
+from bundle.losses import DiscriminatorObjective, GeneratorObjective
 from bundle.networks import PatchGAN, ResnetGenerator
+from bundle.step_images import CycleGANImages
 from tests.workflow import run, train_options, workflow
 
 #: All that draws random numbers or carries state is on.

@@ -280,7 +280,7 @@ def test_a_failure_before_the_start_leaves_the_record_of_an_earlier_run(tmp_path
     assert (tmp_path / "run.json").read_text() == "earlier"
 
 
-def test_the_record_of_a_stopped_and_resumed_run_keeps_its_first_start(tmp_path: Path) -> None:
+def test_the_record_of_a_stopped_and_resumed_run_keeps_its_first_start_and_adds_up_its_time(tmp_path: Path) -> None:
     engine = trainer(counting)
     RunRecord(tmp_path).attach(engine)
     engine.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda e: e.terminate())
@@ -288,12 +288,13 @@ def test_the_record_of_a_stopped_and_resumed_run_keeps_its_first_start(tmp_path:
     path = tmp_path / "run.json"
     content = json.loads(path.read_text())
     assert (content["status"], content["epoch"], content["best"]) == ("stopped early", 2, None)
-    path.write_text(json.dumps(content | {"started": "2020-01-01T00:00:00+00:00"}))
+    path.write_text(json.dumps(content | {"started": "2020-01-01T00:00:00+00:00", "seconds": 5000.0}))
     resumed = trainer(counting)
     RunRecord(tmp_path).attach(resumed)
     run(resumed, 3, first_epoch=2)
     content = json.loads(path.read_text())
     assert (content["started"][:4], content["resumed_after_epoch"], content["status"]) == ("2020", 2, "completed")
+    assert 5000 < content["seconds"] < 6000
 
 
 def test_the_data_hash_follows_the_content_and_not_the_folder(tmp_path: Path) -> None:

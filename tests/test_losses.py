@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from bundle.losses import (
-    CycleGANImages,
     DiscriminatorObjective,
     GeneratorObjective,
     LeastSquaresLoss,
+    MaskGuidedLoss,
     Normalisation,
     masked_mean,
 )
+from bundle.step_images import CycleGANImages
 
 
 @pytest.fixture
@@ -96,3 +97,25 @@ def test_a_discriminator_at_chance_loses_a_quarter() -> None:
 def test_impossible_weights_are_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"negative|normalisation"):
         GeneratorObjective(**option)
+
+
+def test_a_mask_guided_loss_counts_lesion_patches_more_and_keeps_its_size() -> None:
+    logits = torch.zeros(1, 1, 4, 4)
+    logits[0, 0, 1, 1] = 3.0
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[0, 0, 8:16, 8:16] = 1  # the patch at (1, 1), whole
+    loss = MaskGuidedLoss(emphasis=9.0)
+    weights = torch.ones(4, 4)
+    weights[1, 1] = 10
+    expected = ((logits[0, 0] - 1).square() * weights / weights.mean()).mean()
+    torch.testing.assert_close(loss(logits, real=True, mask=mask), expected)
+    same = torch.full((1, 1, 4, 4), 0.5)
+    assert loss(same, real=True, mask=mask).item() == pytest.approx(0.25)
+
+
+def test_without_emphasis_or_lesion_a_mask_guided_loss_is_the_plain_one() -> None:
+    logits, mask = torch.randn(2, 1, 4, 4), torch.zeros(2, 1, 32, 32)
+    plain = LeastSquaresLoss()(logits, real=False)
+    torch.testing.assert_close(MaskGuidedLoss(9.0)(logits, real=False, mask=mask), plain)
+    torch.testing.assert_close(MaskGuidedLoss(0.0)(logits, real=False, mask=mask + 1), plain)
+    torch.testing.assert_close(MaskGuidedLoss(9.0)(logits, real=False), plain)

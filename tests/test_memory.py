@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bundle import ranks
+from bundle.losses import PairedObjective
 from bundle.memory import is_out_of_memory
 from bundle.networks import PatchGAN, ResnetGenerator
 from bundle.paired_trainer import PairedTrainer
@@ -169,12 +170,12 @@ def test_the_paired_trainer_takes_micro_batches_from_the_start(batch: Batch) -> 
         torch.manual_seed(0)
         network = ResnetGenerator(width=4, blocks=1).double()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        trainers.append(PairedTrainer("cpu", 1, [], network, optimizer, nn.L1Loss(), micro_batch_size=size))
+        trainers.append(PairedTrainer("cpu", 1, [], network, optimizer, PairedObjective(), micro_batch_size=size))
         iterate(trainers[-1], batch, 2)
     for a, b in zip(weights(trainers[0]), weights(trainers[1]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     with pytest.raises(ValueError, match="micro_batch_size is 0"):
-        PairedTrainer("cpu", 1, [], network, optimizer, nn.L1Loss(), micro_batch_size=0)
+        PairedTrainer("cpu", 1, [], network, optimizer, PairedObjective(), micro_batch_size=0)
 
 
 def test_lists_in_a_batch_are_shared_out_with_the_images(make_trainer: MakeTrainer, batch: Batch) -> None:

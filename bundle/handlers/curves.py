@@ -129,9 +129,9 @@ def draw_curves(history: pd.DataFrame, best_epoch: int = 0) -> Figure:
     """Six plots over epochs: adversarial, cycle and identity, discriminators; PSNR, SSIM, lesion figures."""
     figure = Figure(figsize=(13, 7.6), layout="constrained")
     plots: list[tuple[str, list[str], dict[str, Any]]] = [
-        ("generators: adversarial", ["G_AB", "G_BA"], {}),
+        ("generators: adversarial", ["G_AB", "G_BA", "lesion_G_AB", "lesion_G_BA"], {}),
         ("generators: cycle, identity, lesion (weighted)", _reconstruction(history), {"log": True}),
-        ("discriminators (chance: 0.25)", ["D_A", "D_B"], {"line": 0.25}),
+        ("discriminators (chance: 0.25)", ["D_A", "D_B", "lesion_D_A", "lesion_D_B"], {"line": 0.25}),
         ("validation PSNR [dB]", ["val_psnr", "val_breast_psnr", "val_lesion_psnr"], {}),
         ("validation SSIM", ["val_ssim", "val_breast_ssim", "val_lesion_ssim"], {}),
         (
@@ -153,7 +153,7 @@ def draw_curves(history: pd.DataFrame, best_epoch: int = 0) -> Figure:
 
 
 def _reconstruction(history: pd.DataFrame) -> list[str]:
-    return [c for c in map(str, history) if c.startswith(("cycle_", "idt_", "lesion_"))]
+    return [c for c in map(str, history) if c.startswith(("cycle_", "idt_", "lesion_cycle_", "lesion_idt_"))]
 
 
 def _plot(ax: Axes, history: pd.DataFrame, columns: list[str], log: bool = False, line: float | None = None) -> None:

@@ -11,7 +11,7 @@ from bundle.handlers.running_losses import RunningLosses
 __all__ = ["LossScalars"]
 
 # What is in the trainer's output but is no term of the generators' total.
-_OTHER = ("loss", "D_A", "D_B")
+_OTHER = ("loss", "D_A", "D_B", "lesion_D_A", "lesion_D_B", "gamma_factor")
 
 
 class LossScalars:

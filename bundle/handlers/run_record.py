@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -41,7 +42,8 @@ class RunRecord:
     It holds the versions of the bundle and its libraries, git revision, seed, command, config, settings, hash of the
     data, kind of machine, times, epochs and the best metric, so that a result can be traced to what made it. ``status``
     is running, completed, stopped early, or failed, then with the type of the error. The home folder is written as
-    ``~``, and neither host nor user names are recorded. After a resume the first start is kept. Attach it to the
+    ``~``, and neither host nor user names are recorded. After a resume the first start is kept, and ``seconds``, the
+    time up to the last epoch that counts, goes on. Attach it to the
     trainer; rank 0 writes.
 
     Args:
@@ -71,6 +73,7 @@ class RunRecord:
         self.best = best
         self.settings = settings
         self._record: dict[str, Any] = {}
+        self._earlier_seconds = self._clock = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Attach to the training engine."""
@@ -84,10 +87,13 @@ class RunRecord:
 
     def _start(self, engine: Engine) -> None:
         remove_unfinished_in(self.path.parent, self.path.name)
-        first_start = _started(self.path) if engine.state.epoch > 0 else None
+        earlier = _earlier(self.path) if engine.state.epoch > 0 else {}
+        seconds = earlier.get("seconds")
+        self._earlier_seconds = float(seconds) if isinstance(seconds, (int, float)) else 0.0
+        self._clock = time.monotonic()
         self._record = {
             "bundle": {"name": "cesm_virtual_contrast", "version": bundle_version(), "git": _git_revision()},
-            "started": first_start or _now(),
+            "started": earlier.get("started") or _now(),
             "resumed_after_epoch": engine.state.epoch or None,
             "command": sys.argv,
             "seed": self.seed,
@@ -113,6 +119,7 @@ class RunRecord:
             "status": status,
             "error": error,
             "updated": _now(),
+            "seconds": round(self._earlier_seconds + time.monotonic() - self._clock, 1),
             "epoch": engine.state.epoch,
             "max_epochs": engine.state.max_epochs,
             "best": None,
@@ -170,11 +177,12 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _started(path: Path) -> str | None:
+def _earlier(path: Path) -> dict[str, Any]:
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["started"])
-    except (OSError, ValueError, KeyError):
-        return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _now() -> str:
