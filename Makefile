@@ -18,7 +18,7 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --no-input
 export MPLBACKEND := Agg
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup radiomics train study benchmark soak test check lint types tests deploy-test label-test fl-test licences audit fuzz format clean
+.PHONY: help setup radiomics train study ablation weights benchmark soak test check lint types tests deploy-test label-test fl-test licences audit fuzz format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 13
@@ -46,6 +46,34 @@ study: $(INSTALLED)  ## cross-validate CycleGAN, Seg-CycleGAN and L1 on a small 
 	$(BIN)/python scripts/cross_validate.py --config configs/train.json configs/quickstart.yaml \
 		--dataset_dir data/phantom-study --arms baseline seg35 seg100 l1 --backend ray --output $(STUDY)
 	$(BIN)/python scripts/report.py $(STUDY) -o $(STUDY)/report.html
+
+# Every term beyond the paper, on the phantom and, where ABLATION_SOURCE is a folder, on the CDD-CESM derivative.
+ABLATION := runs/ablation
+ABLATION_SOURCE := data/cdd-cesm-512
+ABLATION_ARMS := baseline seg35 paired_lesion contrast mask_guided lesion_patch gamma_uncertainty gamma_balanced \
+	gamma_controlled pix2pix l1 l1+paired_lesion l1+contrast
+ablation: $(INSTALLED)  ## compare all terms beyond the paper, 3 folds and 2 seeds: many hours, goes on when repeated
+	@test -f data/phantom-study/datalist.json || \
+		$(BIN)/python scripts/make_phantom.py --output data/phantom-study --patients 60 --size 64 --folds 3
+	$(BIN)/python scripts/cross_validate.py --config configs/train.json configs/quickstart.yaml --backend ray --seeds 0 1 \
+		--dataset_dir data/phantom-study --arms $(ABLATION_ARMS) --output $(ABLATION)/phantom
+	$(BIN)/python scripts/study_table.py $(ABLATION)/phantom
+	@if test -d $(ABLATION_SOURCE); then set -x; \
+		test -f $(ABLATION)/data/datalist.json || $(BIN)/python scripts/prepare_data.py pairs --folds 3 \
+			--image-dir $(ABLATION_SOURCE)/LE --label-dir $(ABLATION_SOURCE)/DES \
+			--mask-dir $(ABLATION_SOURCE)/mask_LE --label-mask-dir $(ABLATION_SOURCE)/mask_DES \
+			--table $(ABLATION_SOURCE)/index.csv --laterality-column side --exclude-below breast_iou 0.9 \
+			--name "512-px CDD-CESM derivative" --output $(ABLATION)/data || test $$? = 3; \
+		$(BIN)/python scripts/cross_validate.py --backend ray --seeds 0 1 --dataset_dir $(ABLATION)/data \
+			--arms $(ABLATION_ARMS) --output $(ABLATION)/cdd --set image_size=128 network_def#width=16 \
+			network_def#blocks=6 discriminator_a_def#width=16 batch_size=1 learning_rate=4e-4 decay=0.5 pool_size=50 \
+			warmup_epochs=0 patience=0 val_interval=2 panel_interval=100 max_epochs=6; \
+		$(BIN)/python scripts/study_table.py $(ABLATION)/cdd; \
+	else echo "no $(ABLATION_SOURCE): ablation on the phantom alone (name the folder by ABLATION_SOURCE=...)"; fi
+
+WEIGHTS_SOURCE := data/cdd-cesm-512
+weights: $(INSTALLED)  ## make the weights that the bundle ships from WEIGHTS_SOURCE=<folder of the images>: hours
+	$(BIN)/python scripts/make_weights.py --source $(WEIGHTS_SOURCE)
 
 benchmark: $(INSTALLED)  ## measure speed and memory beside plain implementations: a quarter of an hour
 	$(BIN)/python scripts/benchmark.py

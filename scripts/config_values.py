@@ -48,10 +48,17 @@ def overrides_of(left_over: Sequence[str]) -> dict[str, Any]:
 
 
 def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``config`` with values replaced by id, ``a#b`` for one inside another."""
+    """Return a copy of ``config`` with values replaced by id, ``a#b`` for one inside another.
+
+    Raises:
+        ValueError: there is no ``a`` that ``b`` could be in.
+    """
     parser = ConfigParser(config=copy.deepcopy(dict(config)))
-    for name, value in overrides.items():
-        parser[name] = value
+    try:
+        for name, value in overrides.items():
+            parser[name] = value
+    except KeyError as error:
+        raise ValueError(f"{name} is no value of the config: nothing is called {name.rpartition('#')[0]}") from error
     changed: dict[str, Any] = parser.get()
     changed.pop("_meta_", None)
     return changed

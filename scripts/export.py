@@ -6,6 +6,7 @@ with the network in float32 on several sizes, and refused above 1e-4. --zip writ
 with a list of all that it needs (SBOM), and its SHA-256 beside it.
 Weights of another network need its values, spelt as for monai.bundle, such as those of the quickstart:
 --network_def#width 16 --network_def#blocks 3 --image_size 64
+or the overlay that chose another generator: --config configs/unet.yaml
 Exit code: 0 done, 1 an exported form differs or --check found an old one, 2 something is missing or does not fit,
 130 interrupted.
 Example: python scripts/export.py --onnx --openvino
@@ -21,6 +22,8 @@ from typing import Any
 
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from monai.bundle import ConfigParser
 
 from bundle.files import sha256_of
 from scripts.config_values import overrides_of
@@ -42,6 +45,14 @@ def argument_parser() -> argparse.ArgumentParser:
         default=ROOT / "models" / "model.pt",
         metavar="FILE",
         help="weights; the exported files are written beside them (default: models/model.pt)",
+    )
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="overlays of configs/inference.json, such as configs/unet.yaml",
     )
     parser.add_argument("--onnx", action="store_true", help="write ONNX as well; needs the extra export")
     parser.add_argument(
@@ -113,7 +124,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options, left_over = argument_parser().parse_known_args(arguments)
     try:
-        overrides = overrides_of(left_over)
+        overrides: dict[str, Any] = {}
+        for overlay in options.config:
+            overrides |= ConfigParser.load_config_file(overlay)
+        overrides |= overrides_of(left_over)
         return check(options.model_path, overrides) if options.check else export(options, overrides)
     except DifferenceError as error:
         print(f"export: {error}", file=sys.stderr)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import monai.bundle
+import pandas as pd
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -95,10 +97,44 @@ def test_overlays_are_short() -> None:
         assert len(path.read_text().splitlines()) <= 40, path.name
 
 
+def test_overlays_that_change_the_method_say_so_in_a_sentence_and_are_explained() -> None:
+    explained = (ROOT / "docs" / "method.md").read_text()
+    for path in CONFIGS.glob("*.yaml"):
+        first = path.read_text().splitlines()[0]
+        assert re.fullmatch(r"# [A-Z].*\.", first), path.name
+        if path.stem not in ("quickstart", "baseline", "pretrain", "finetune"):
+            assert f"`configs/{path.name}`" in explained, path.name
+
+
+@pytest.mark.parametrize(
+    "overlays",
+    [
+        ["contrast.yaml"],
+        ["mask_guided.yaml"],
+        ["paired_lesion.yaml", "mask_guided.yaml", "lesion_patch.yaml", "gamma_uncertainty.yaml"],
+    ],
+)
+def test_an_overlay_trains_alone_or_with_others_and_is_evaluated(
+    tiny_dataset: Path, tmp_path: Path, overlays: list[str]
+) -> None:
+    options = train_options(tiny_dataset, tmp_path, max_epochs=1, warmup_epochs=0, gamma=10.0)
+    several = {"lesion_patch_side": 0.5, "lesion_discriminators_def#width": 4}
+    patches: dict[str, Any] = several if len(overlays) > 1 else {}
+    workflow("train.json", *overlays, run_id="training", **options, **patches).run()
+    losses = pd.read_csv(tmp_path / "history.csv").iloc[0]
+    named = {"contrast.yaml": "contrast", "paired_lesion.yaml": "paired_lesion", "lesion_patch.yaml": "lesion_G_AB"}
+    for overlay in overlays:
+        assert losses[named.get(overlay, "loss")] > 0
+    options = train_options(tiny_dataset, tmp_path, resamples=100)
+    workflow("train.json", *overlays, "evaluate.json", run_id="evaluating", **options, **patches).run()
+    assert (tmp_path / "summary.json").is_file()
+
+
 def test_the_default_setting_is_the_papers() -> None:
     train = parsed("train.json")
     paper = {"image_size": 256, "batch_size": 8, "learning_rate": 1e-5, "weight_decay": 1e-5, "lambda_cycle": 10.0,
-             "lambda_identity": 5.0, "gamma": 35.0, "pool_size": 0}  # fmt: skip
+             "lambda_identity": 5.0, "gamma": 35.0, "pool_size": 0, "terms": [], "critics": [],
+             "gamma_factor": None}  # fmt: skip
     assert {name: train.get(name) for name in paper} == paper
     assert train.get("optimizer")["betas"] == [0.5, 0.999]
 

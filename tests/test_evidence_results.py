@@ -146,7 +146,10 @@ def test_arms_are_named_after_gamma_or_an_overlay(tmp_path: Path) -> None:
     own.write_text("# Twice as wide.\nnetwork_def#width: 128\n")
     arm = arm_named(str(own), CONFIGS)
     assert (arm.name, arm.description) == ("wide", "Twice as wide.")
-    with pytest.raises(ValueError, match="no arm 'sge35'; use segN for gamma N, baseline, l1"):
+    both = arm_named(f"seg35+l1+{own}", CONFIGS)
+    assert (both.name, both.overrides) == ("seg35+l1+wide", {"gamma": 35.0})
+    assert both.overlays == (str(CONFIGS / "l1.yaml"), str(own))
+    with pytest.raises(ValueError, match=r"no arm 'sge35'; use segN for gamma N, .*baseline, .*l1, "):
         arm_named("sge35", CONFIGS)
 
 

@@ -91,6 +91,18 @@ def test_monai_reads_the_torchscript_with_its_metadata(weights: Path) -> None:
     assert "preprocessing" in json.loads(files["inference.json"])
 
 
+def test_weights_in_16_bits_stay_so_and_give_the_same(weights: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half" / "model.pt"
+    half.parent.mkdir()
+    torch.save(network(weights).half().state_dict(), half)
+    assert [export(weights), export(half)] == [0, 0]
+    module = torch.jit.load(str(half.with_suffix(".ts")))
+    assert {tensor.dtype for tensor in module.state_dict().values()} == {torch.float16}
+    image = torch.rand(1, 1, 28, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(module(image), network(half)(image), rtol=0, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_the_same_weights_give_the_same_bytes_and_no_folder_of_this_machine(weights: Path, tmp_path: Path) -> None:
     digests = set()

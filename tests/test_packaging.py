@@ -61,12 +61,16 @@ def needed(requirement: Requirement) -> Iterator[str]:
 
 
 def test_every_dependency_is_pinned_to_a_version_that_its_range_allows() -> None:
-    for requirement in requirements("dev", "export", "ray", "tracking"):
+    for requirement in requirements("dev", "explain", "export", "ray", "tracking"):
         assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), requirement
 
 
 def test_the_pins_are_what_the_project_needs_and_no_more() -> None:
-    wanted = {name for requirement in requirements("dev", "export", "ray", "tracking") for name in needed(requirement)}
+    wanted = {
+        name
+        for requirement in requirements("dev", "explain", "export", "ray", "tracking")
+        for name in needed(requirement)
+    }
     # a CUDA build of torch brings NVIDIA's libraries in the versions it wants: they cannot be pinned for both builds
     from_cuda = {name for name in wanted if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
     assert wanted - from_cuda == set(pins())
@@ -121,7 +125,7 @@ def pinned_beside(folder: str) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["bundle", "scripts", *DEVELOPERS])
 def test_what_the_code_imports_is_a_dependency_of_its_own(folder: str) -> None:
-    extras = ("export", "ray", "radiomics", *(("dev",) if folder in DEVELOPERS else ()))
+    extras = ("explain", "export", "ray", "radiomics", *(("dev",) if folder in DEVELOPERS else ()))
     allowed = {canonicalize_name(one.name) for one in requirements(*extras)}
     owners = importlib.metadata.packages_distributions()
     names = imported_packages(folder) - ({"tests", "atheris"} if folder in DEVELOPERS else set())

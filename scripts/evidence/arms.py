@@ -45,12 +45,15 @@ def arm_named(name: str, config_dir: Path) -> Arm:
 
     Args:
         name: ``segN`` for gamma N, the name of an overlay in the config folder (``baseline``, ``l1``), or the path of
-            one's own overlay, a .yaml or .json file; its stem is then the name.
+            one's own overlay, a .yaml or .json file; its stem is then the name. Several, joined by ``+``, are one arm
+            with all of these overlays, from left to right: ``l1+contrast``.
         config_dir: the bundle's ``configs`` folder.
 
     Raises:
         ValueError: there is no such arm, with those there are.
     """
+    if len(parts := name.split("+")) > 1:
+        return _joined([arm_named(part, config_dir) for part in parts])
     gamma = _GAMMA.fullmatch(name)
     if gamma:
         return gamma_arm(float(gamma[1]))
@@ -59,6 +62,14 @@ def arm_named(name: str, config_dir: Path) -> Arm:
             return Arm(path.stem, (str(path.resolve()),), description=_first_comment(path))
     known = [path.stem for path in sorted(config_dir.glob("*.yaml")) if path.stem not in _NOT_ARMS]
     raise ValueError(f"no arm {name!r}; use segN for gamma N, {', '.join(known)}, or the path of an overlay (.yaml)")
+
+
+def _joined(arms: Sequence[Arm]) -> Arm:
+    overrides: dict[str, Any] = {}
+    for arm in arms:
+        overrides |= arm.overrides
+    overlays = tuple(path for arm in arms for path in arm.overlays)
+    return Arm("+".join(arm.name for arm in arms), overlays, overrides, " ".join(arm.description for arm in arms))
 
 
 def _first_comment(path: Path) -> str:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
 from bundle.errors import root_cause
 from bundle.files import sha256_of
 from bundle.overrides import known_ids
+from bundle.saved_state import load_saved
 from bundle.weights import load_weights
 from scripts.config_values import refuse_unknown, with_overrides
 
@@ -32,7 +34,8 @@ class Source:
         overrides: values that differ from ``configs/inference.json``, by id.
         config: content of ``configs/inference.json`` with the overrides.
         metadata: content of ``configs/metadata.json``.
-        network: on the CPU, in evaluation mode, with the weights.
+        network: on the CPU, in evaluation mode, with the weights, in 32 bits.
+        precision: in which the weights are kept.
     """
 
     root: Path
@@ -42,6 +45,7 @@ class Source:
     config: dict[str, Any]
     metadata: dict[str, Any]
     network: nn.Module
+    precision: torch.dtype = torch.float32
 
 
 def read_source(weights: Path, overrides: Mapping[str, Any], root: Path = ROOT) -> Source:
@@ -58,7 +62,8 @@ def read_source(weights: Path, overrides: Mapping[str, Any], root: Path = ROOT) 
     except RuntimeError as error:  # MONAI's, with the reason as its cause
         raise ValueError(f"network_def cannot be built: {root_cause(error)}") from error
     load_weights(network, weights)
-    return Source(root, weights, sha256_of(weights), dict(overrides), config, metadata, network.eval())
+    precision = next(iter(load_saved(weights).values())).dtype
+    return Source(root, weights, sha256_of(weights), dict(overrides), config, metadata, network.eval(), precision)
 
 
 def read_configs(overrides: Mapping[str, Any], root: Path = ROOT) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def write_torchscript(source: Source, path: Path) -> list[str]:
     """Write the network with ``metadata.json`` and ``inference.json`` inside, as MONAI's ``ckpt_export`` does.
 
     Unlike there, the config inside holds the overrides, a record says of which weights the file is, and the same
-    weights and config give the same bytes.
+    weights and config give the same bytes. Weights in 16 bits stay so: the file is half as large, and computes in 32.
 
     Returns:
         The differences from the eager network, one line a shape.
@@ -43,7 +44,7 @@ def write_torchscript(source: Source, path: Path) -> list[str]:
     with atomic_path(path) as unfinished, tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         raw = Path(folder, path.name)
         save_net_with_metadata(
-            convert_to_torchscript(source.network),
+            convert_to_torchscript(deepcopy(source.network).to(source.precision)),
             str(raw),
             meta_values=source.metadata,
             include_config_vals=False,

@@ -21,7 +21,7 @@ _LOCKS = {".lock", ".output.lock"}
 _UNCOMPARED = ("tensorboard/", "log.txt", "data_digest.txt")
 """What other libraries write line by line, what a run says while it runs, and what tells the folder of the data."""
 _TIMES = {
-    "run.json": {"started", "updated", "resumed_after_epoch", "command", "bundle", "config", "machine"},
+    "run.json": {"started", "updated", "seconds", "resumed_after_epoch", "command", "bundle", "config", "machine"},
     "study.json": {"command"},
 }
 """Keys of JSON files that tell when, where or by what command."""

@@ -169,7 +169,7 @@ def no_memory_in_step(call: int, images: int | None) -> None:
 
 def non_finite(call: int, in_training: bool, mark: Path) -> None:
     """Make what this call of a loss, or of a generator that is applied, gives NaN; ``mark`` says that it came to it."""
-    from bundle.losses import GeneratorObjective
+    from bundle.losses import GeneratorObjective, PairedObjective
     from bundle.networks import ResnetGenerator
 
     done = [0]
@@ -185,7 +185,7 @@ def non_finite(call: int, in_training: bool, mark: Path) -> None:
 
         return wrapped
 
-    for owner in (GeneratorObjective, torch.nn.L1Loss) if in_training else (ResnetGenerator,):
+    for owner in (GeneratorObjective, PairedObjective) if in_training else (ResnetGenerator,):
         setattr(owner, "forward", spoil(owner.forward))  # noqa: B010 - of a class
 
 

@@ -59,6 +59,7 @@ ENVIRONMENTS = (
     Environment("core", "training, evaluation, inference", (_MAIN,)),
     Environment("tracking", "the extra `tracking`", (_MAIN,), extras=("tracking",)),
     Environment("ray", "the extra `ray`", (_MAIN,), extras=("ray",)),
+    Environment("explain", "the extra `explain`", (_MAIN,), extras=("explain",)),
     Environment("export", "the extra `export`", (_MAIN,), extras=("export",)),
     Environment("radiomics", "the extra `radiomics`", (_MAIN, "constraints-radiomics.txt"), extras=("radiomics",)),
     Environment("dev", "tests and checks", (_MAIN,), extras=("dev",)),

@@ -1,0 +1,1 @@
+"""The weights that the bundle ships: how they are made, and what is said of them."""

@@ -1,0 +1,55 @@
+"""Print the figures of a study as tables in Markdown: every arm, and its difference from the first one.
+
+Exit code: 0 done, 2 there is no finished study.
+Example: python scripts/study_table.py runs/cv
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.evidence.markdown import differences_table, figures_table
+
+METRICS = (
+    *("psnr", "ssim", "breast_psnr", "lesion_psnr", "lesion_mae", "lesion_contrast_r", "contrast_recovery"),
+    *("enhancement_auc", "false_enhancement"),
+)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("study", type=Path, metavar="STUDY", help="output folder of scripts/cross_validate.py")
+    parser.add_argument(
+        "--metrics", nargs="+", default=list(METRICS), metavar="NAME", help="figures of docs/metrics.md"
+    )
+    parser.add_argument("--reference", metavar="ARM", help="what the others are compared with (default: the first arm)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    options = argument_parser().parse_args(arguments)
+    path = options.study / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        tables = [figures_table(summary["predictors"], options.metrics)]
+        tables.append(differences_table(summary, options.metrics, options.reference))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"study_table: {path}: {type(error).__name__}: {error}. Run the study to its end.", file=sys.stderr)
+        return 2
+    print("\n\n".join(tables))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
