@@ -54,7 +54,7 @@ def make(recipe: Recipe) -> None:
         run(recipe.prepare(), accepted=(0, 3))  # 3: pairs were left out, as asked
     for stage in (0, 1):
         run(recipe.train(stage))
-    keep_in_16_bits(recipe.stages[1] / "model.pt", recipe.models / "model.pt")
+    keep_in_16_bits(recipe.stages[1] / "model.pt", recipe.weights)
     for section in ("validation", "test"):
         run(recipe.evaluate(section))
     run(recipe.export())

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bundle.files import sha256_of
 from bundle.networks import ResnetGenerator
 from bundle.phantom import make_phantom
 from bundle.weights import load_weights
@@ -77,20 +78,21 @@ def test_the_short_recipe_makes_weights_that_load_and_a_card_that_counts(
 
     cases = json.loads((tmp_path / "out/data/datalist.json").read_text())["cases"]
     assert len(cases) == len(list((source / "LE").iterdir())) - 1
-    card, table = (models / "README.md").read_text(), pd.read_csv(models / "cases.csv")
+    card, table = (models / "model_card/README.md").read_text(), pd.read_csv(models / "model_card/cases.csv")
     tested = [case for case in cases if case["fold"] == 0]
     assert f"{len(cases)} pairs of {len({case['patient_id'] for case in cases})} patients" in card
     assert set(table["source"]) == {Path(case["image"]).stem for case in tested}
     model = json.loads((tmp_path / "out/second/summary.json").read_text())["predictors"]["model"]["metrics"]
+    assert sha256_of(models / "model.pt") in card
     assert f"| PSNR [dB] | {model['psnr']['mean']:.2f}" in card
-    assert (models / "cases.png").stat().st_size > 10_000
+    assert (models / "model_card/cases.png").stat().st_size > 10_000
 
-    first = {path.name: path.read_bytes() for path in models.iterdir()}
+    first = {path.name: path.read_bytes() for path in models.rglob("*.*")}
     trained = [tmp_path / "out" / stage / "run.json" for stage in ("first", "second")]
     written = [path.stat().st_mtime_ns for path in trained]
     assert make_weights.main(line) == 0
     assert [path.stat().st_mtime_ns for path in trained] == written  # nothing is trained a second time
-    again = {path.name: path.read_bytes() for path in models.iterdir()}
+    again = {path.name: path.read_bytes() for path in models.rglob("*.*")}
     assert [name for name in first if first[name] != again[name]] == []
 
 

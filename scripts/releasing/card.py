@@ -1,4 +1,4 @@
-"""The model card of the weights: ``README.md`` beside them, with a table of cases and two pictures."""
+"""The model card of the weights: ``README.md`` in a folder beside them, with a table of cases and two pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from bundle.files import write_text
+from bundle.files import sha256_of, write_text
 from bundle.handlers.pictures import Picture, draw, save
 from bundle.metrics import ENHANCING_CNR
 from scripts.evidence.markdown import figures_table, interval_cell
@@ -32,10 +32,11 @@ _FIGURES = ("val_breast_psnr", "val_lesion_mae", "val_contrast_recovery")
 
 
 def write_card(recipe: Recipe) -> list[Path]:
-    """Write the card and what it shows beside the weights; return the paths."""
+    """Write the card and what it shows; return the paths."""
     first, second = recipe.stages
     rows = pd.read_csv(second / "cases.csv", dtype={"patient_id": str})
-    folder = recipe.models
+    folder = recipe.card
+    folder.mkdir(parents=True, exist_ok=True)
     pictures = [_picture(second, row, why) for row, why in card_cases(rows)]
     written = [
         save(draw(pictures, "Typical cases and failures (CDD-CESM, CC BY 4.0, reduced)"), folder / "cases.png"),
@@ -78,6 +79,7 @@ def _content(recipe: Recipe, rows: pd.DataFrame) -> dict[str, Any]:
     datalist = _json(recipe.data / "datalist.json")["cases"]
     lost, enhancing = lost_lesions(rows)
     return {
+        "sha256": sha256_of(recipe.weights),
         "cases": len(datalist),
         "patients": len({case["patient_id"] for case in datalist}),
         "trained": len(datalist) - test["model"]["cases"] - validation["model"]["cases"],

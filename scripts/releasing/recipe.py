@@ -31,7 +31,7 @@ class Recipe:
     Args:
         source: folder with ``LE``, ``DES``, ``mask_LE``, ``mask_DES`` and ``index.csv``.
         output: folder of the data set and both trainings.
-        models: folder of the weights, their TorchScript and their card.
+        models: folder of the weights, their TorchScript and, in ``model_card``, what is said of them.
         overrides: values of the config for both trainings, by id, to make a shorter one.
     """
 
@@ -49,6 +49,16 @@ class Recipe:
     def stages(self) -> tuple[Path, Path]:
         """Folders of both trainings."""
         return self.output / "first", self.output / "second"
+
+    @property
+    def weights(self) -> Path:
+        """The weights."""
+        return self.models / "model.pt"
+
+    @property
+    def card(self) -> Path:
+        """Folder of the model card."""
+        return self.models / "model_card"
 
     def prepare(self) -> list[str]:
         """The command that makes folds by patient of the images, which stay where they are."""
@@ -68,13 +78,13 @@ class Recipe:
     def evaluate(self, section: str) -> list[str]:
         """The command that scores the weights in ``models`` on ``test`` or ``validation`` patients."""
         configs = [*CONFIGS, SECOND, "configs/evaluate.json"]
-        return self._bundle("evaluating", configs, 1, {"section": section, "model_path": self.models / "model.pt"})
+        return self._bundle("evaluating", configs, 1, {"section": section, "model_path": self.weights})
 
     def export(self) -> list[str]:
         """The command that writes the TorchScript."""
         own = {name: value for name, value in self.overrides.items() if name.startswith("network_def")}
         options = [word for name, value in own.items() for word in (f"--{name}", value)]
-        return ["scripts/export.py", "--model-path", str(self.models / "model.pt"), *options]
+        return ["scripts/export.py", "--model-path", str(self.weights), *options]
 
     def _bundle(self, what: str, configs: Sequence[str], stage: int, more: Mapping[str, Any]) -> list[str]:
         place = {"bundle_root": ROOT, "dataset_dir": self.data, "output_dir": self.stages[stage]}
