@@ -24,6 +24,7 @@ import torch
 
 from bundle.files import remove_unfinished_in
 from bundle.metrics.intervals import Resampling
+from scripts.arguments import count
 from scripts.explaining.explained import explain_lesions
 from scripts.explaining.source import CONFIGS, HeldOut, Place, held_out, runs_of
 from scripts.explaining.study import Options, chosen_lesions, measure
@@ -51,22 +52,28 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_dir", type=Path, metavar="DIR", help="data of the training; default: the recorded")
     parser.add_argument("--external_dir", type=Path, metavar="DIR", help="a data set that took no part in the training")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: explanations/ in RUN")
-    parser.add_argument("--lesions", type=_count, default=12, metavar="N", help="most lesions explained (default: 12)")
+    parser.add_argument(
+        "--lesions", type=_or_none, default=12, metavar="N", help="most lesions explained (default: 12)"
+    )
     parser.add_argument(
         "--cases", nargs="+", default=[], metavar="NAME", help="explain lesions of these cases (source in cases.csv)"
     )
     parser.add_argument(
         "--baseline", choices=["smoothed", "median"], default="smoothed", help="what the image is compared with"
     )
-    parser.add_argument(
-        "--steps", type=_positive, default=32, metavar="N", help="of integrated gradients (default: 32)"
-    )
+    parser.add_argument("--steps", type=count, default=32, metavar="N", help="of integrated gradients (default: 32)")
     parser.add_argument("--patch-mm", type=float, default=10.0, metavar="MM", help="side of the occluding patch (10)")
-    parser.add_argument("--tta", type=_count, default=8, metavar="N", help="augmented images of each case (8); 0: none")
     parser.add_argument(
-        "--sanity-lesions", type=_count, default=3, metavar="N", help="lesions explained with random weights too (3)"
+        "--tta", type=_or_none, default=8, metavar="N", help="augmented images of each case (8); 0: none"
     )
-    parser.add_argument("--resamples", type=_positive, default=2000, metavar="N", help="bootstrap samples of patients")
+    parser.add_argument(
+        "--sanity-lesions",
+        type=_or_none,
+        default=3,
+        metavar="N",
+        help="lesions explained with random weights too (3)",
+    )
+    parser.add_argument("--resamples", type=count, default=2000, metavar="N", help="bootstrap samples of patients")
     parser.add_argument(
         "--device", default="cuda:0" if torch.cuda.is_available() else "cpu", help="such as cpu, cuda:0"
     )
@@ -75,18 +82,8 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise argparse.ArgumentTypeError(f"{count}, expected 0 or more")
-    return count
-
-
-def _positive(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count}, expected 1 or more")
-    return count
+def _or_none(text: str) -> int:
+    return 0 if text == "0" else count(text)
 
 
 def runs_from(options: argparse.Namespace) -> list[HeldOut]:

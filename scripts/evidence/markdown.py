@@ -9,7 +9,7 @@ from bundle.predictors import PREDICTOR_NAMES
 from scripts.evidence.report_metrics import metric_of
 from scripts.evidence.report_tables import name_of
 
-__all__ = ["differences_table", "figures_table", "interval_cell"]
+__all__ = ["differences_table", "figures_table", "interval_cell", "markdown"]
 
 Cells = list[list[str]]
 
@@ -26,7 +26,7 @@ def figures_table(predictors: Mapping[str, Mapping[str, Any]], metrics: Sequence
     for name, one in predictors.items():
         cells = [interval_cell(one["metrics"].get(metric), metric_of(metric).digits) for metric in metrics]
         rows.append([name_of(name), *cells])
-    return _markdown([list(column) for column in zip(*rows, strict=True)] if by_metric else rows)
+    return markdown([list(column) for column in zip(*rows, strict=True)] if by_metric else rows)
 
 
 def differences_table(summary: Mapping[str, Any], metrics: Sequence[str], reference: str | None = None) -> str:
@@ -45,7 +45,7 @@ def differences_table(summary: Mapping[str, Any], metrics: Sequence[str], refere
         if arm != reference:
             cells = [_difference(found, reference, arm, metric) for metric in metrics]
             rows.append([name_of(arm), *cells])
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def interval_cell(figure: Mapping[str, float | None] | None, digits: int) -> str:
@@ -77,6 +77,7 @@ def _fixed(value: float | None, digits: int) -> str:
     return "" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.00
 
 
-def _markdown(rows: Cells) -> str:
+def markdown(rows: Cells) -> str:
+    """Rows of cells, the first one the heading, as a table."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])

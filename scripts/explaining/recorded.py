@@ -7,53 +7,54 @@ and the classes of a network only if a config that is here names them, too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-__all__ = ["component_names", "recorded_values"]
+__all__ = ["NETWORKS", "component_names", "recorded_values"]
 
 _VALUES = ("image_size", "image_scaling", "label_scaling", "fold", "seed", "dataset_dir")
 _AUGMENTATION = ("rotate", "shift", "zoom", "flip")
-_NETWORK = "network_def"
+NETWORKS = ("network_def", "discriminator_a_def")
+"""What a CycleGAN is made of: the generators alike, and the discriminators."""
 
 
-def recorded_values(run: Path, known: Iterable[str]) -> dict[str, Any]:
+def recorded_values(run: Path, known: Iterable[str], networks: Sequence[str] = NETWORKS[:1]) -> dict[str, Any]:
     """Values for a config, by id, from the ``run.json`` of a run.
 
     Args:
         run: output folder of a training.
         known: names of classes that a network may be made of, see `component_names`.
+        networks: ids of the networks that are wanted, the generator by default.
 
     Returns:
-        ``network_def``, the values of `_VALUES` that were plain, and ``augmentation``: the ranges of the training's
+        the networks, the values of `_VALUES` that were plain, and ``augmentation``: the ranges of the training's
         ``RandSharedAffined``, as far as they were plain.
 
     Raises:
-        ValueError: there is no record, or its network is made of something else.
+        ValueError: there is no record, or a network is made of something else.
     """
     config = _config(run / "run.json")
     found = {name: config[name] for name in _VALUES if name in config and _is_plain(config[name])}
     if isinstance(found.get("dataset_dir"), str):
         found["dataset_dir"] = str(Path(found["dataset_dir"]).expanduser())
-    network = config.get(_NETWORK)
-    if not isinstance(network, Mapping) or "_target_" not in network:
-        raise ValueError(f"{run / 'run.json'}: no network_def in its config. Give a run of this bundle's training.")
-    return found | {
-        _NETWORK: _component(network, config, set(known), run / "run.json"),
-        "augmentation": _augmentation(config),
-    }
+    for name in networks:
+        network = config.get(name)
+        if not isinstance(network, Mapping) or "_target_" not in network:
+            raise ValueError(f"{run / 'run.json'}: no {name} in its config. Give a run of this bundle's training.")
+        found[name] = _component(network, config, set(known), run / "run.json")
+    return found | {"augmentation": _augmentation(config)}
 
 
 def component_names(configs: Iterable[Path]) -> set[str]:
-    """The classes that ``network_def`` of these config files is made of."""
+    """The classes that the `NETWORKS` of these config files are made of."""
     names: set[str] = set()
     for path in configs:
         content = ConfigParser.load_config_file(path)
         for key, value in content.items():
-            if key == _NETWORK or key.startswith(f"{_NETWORK}#"):
+            if key.split("#")[0] in NETWORKS:
                 names |= set(_targets(value))
     return names
 

@@ -16,16 +16,18 @@ from torch import Tensor, nn
 from bundle.errors import root_cause
 from bundle.metrics import breast_region
 from bundle.provenance import check_settings
+from bundle.saved_state import load_saved
 from bundle.transforms.items import plain
 from bundle.weights import load_weights
-from scripts.explaining.recorded import component_names, recorded_values
+from scripts.explaining.recorded import NETWORKS, component_names, recorded_values
 
-__all__ = ["CONFIGS", "Case", "HeldOut", "Place", "held_out", "runs_of"]
+__all__ = ["CONFIGS", "Case", "HeldOut", "Place", "held_out", "runs_of", "training_networks"]
 
 logger = logging.getLogger("cesm")
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
+_CYCLE = ("network", "generator_ba", "discriminator_a", "discriminator_b")
 _JOB = re.compile(r"fold_(\d+)_seed_(-?\d+)")
 
 
@@ -33,13 +35,14 @@ _JOB = re.compile(r"fold_(\d+)_seed_(-?\d+)")
 class Case:
     """One case on the grid of the network: ``(1, 1, W, H)`` float32 in [0, 1] each, ``breast`` bool.
 
-    ``mask`` is the lesion as drawn on the real DES, 0 where none is drawn.
+    ``mask`` is the lesion as drawn on the real DES, ``image_mask`` on the LE image; 0 where none is drawn.
     """
 
     image: Tensor
     label: Tensor
     mask: Tensor
     breast: Tensor
+    image_mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,26 @@ def held_out(run: Path, members: Sequence[Path], place: Place) -> HeldOut:
     )
 
 
+def training_networks(run: Path, place: Place) -> dict[str, nn.Module]:
+    """Both generators and discriminators of a CycleGAN training, as ``best_networks.pt`` of its folder has them.
+
+    Raises:
+        ValueError: the file is not there or does not fit the record.
+    """
+    try:
+        states = load_saved(run / "best_networks.pt")
+        parser = _parser(run, place, NETWORKS)
+        networks = {name: parser.get_parsed_content(name) for name in _CYCLE}
+        for name, network in networks.items():
+            network.load_state_dict(states[name])
+    except (RuntimeError, OSError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{run}: no networks of a CycleGAN can be had from its best_networks.pt: {root_cause(error)}. Give the "
+            "output folder of a training with generators and discriminators"
+        ) from error
+    return networks
+
+
 def _check_member(member: Path, settings: Mapping[str, Any], place: Place) -> None:
     """Refuse a network of the ensemble that has seen the cases in its training; of mere weights nobody knows."""
     if not member.is_dir():
@@ -154,18 +177,18 @@ def _member(member: Path, run: Path, place: Place) -> Callable[[], nn.Module]:
     return lambda: _network(run, member, place)
 
 
-def _recorded(run: Path, place: Place) -> dict[str, Any]:
+def _recorded(run: Path, place: Place, networks: Sequence[str] = NETWORKS[:1]) -> dict[str, Any]:
     known = component_names([*CONFIGS.glob("*.json"), *CONFIGS.glob("*.yaml"), *place.configs])
-    return recorded_values(run, known)
+    return recorded_values(run, known, networks)
 
 
-def _parser(run: Path, place: Place) -> ConfigParser:
+def _parser(run: Path, place: Place, networks: Sequence[str] = NETWORKS[:1]) -> ConfigParser:
     """The evaluation of the run, as ``configs/evaluate.json`` describes it."""
     missing = [str(path) for path in place.configs if not path.is_file()]
     if missing:
         raise ValueError(f"no config {missing[0]}; give files, such as configs/train.json")
     parser = ConfigParser(ConfigParser.load_config_files([*map(str, place.configs), str(CONFIGS / "evaluate.json")]))
-    values = {name: value for name, value in _recorded(run, place).items() if name != "augmentation"}
+    values = {name: value for name, value in _recorded(run, place, networks).items() if name != "augmentation"}
     values |= {"bundle_root": str(ROOT), "output_dir": str(run), "device": place.device}
     if place.dataset_dir is not None:
         values["dataset_dir"] = str(place.dataset_dir)
@@ -186,8 +209,8 @@ def _network(run: Path, weights: Path, place: Place) -> nn.Module:
 
 
 def _case(item: dict[str, Any], device: str) -> Case:
-    image, label, mask = (
+    image, label, mask, image_mask = (
         plain(item[key]).to(device=device, dtype=torch.float32)[None].contiguous()
-        for key in ("image", "label", "label_mask")
+        for key in ("image", "label", "label_mask", "mask")
     )
-    return Case(image, label, mask, breast_region(image))
+    return Case(image, label, mask, breast_region(image), image_mask)
