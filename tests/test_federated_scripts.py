@@ -92,6 +92,9 @@ def test_the_first_weights_follow_from_the_seed_or_from_an_earlier_training(tmp_
     assert all(torch.equal(first[name], given[name]) for name in first)
     served = job.initial_weights(other | {"exchange": "generator"}, tmp_path / "model.pt")
     assert all(torch.equal(nested["network"][name], served[name]) for name in nested["network"])
+    rest = job.initial_weights(other, tmp_path / "model.pt")
+    assert all(torch.equal((first if name.startswith("network.") else later)[name], rest[name]) for name in first)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="does not fit"):
         job.initial_weights(one, tmp_path / "model.pt")
 

@@ -123,7 +123,7 @@ def test_a_run_that_would_try_nothing_is_refused(
 
 
 def test_a_short_run_over_all_readers_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fuzz.main(["--inputs", "10", "--output", str(tmp_path)]) == 0
+    assert fuzz.main(["--inputs", "10", "--minutes", "60", "--output", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     counts = {words[0]: int(words[1]) for words in map(str.split, lines[1:])}
     assert counts == dict.fromkeys(TARGETS, 10)
