@@ -18,23 +18,27 @@ from bundle.step_images import PairedImages
 __all__ = ["LesionContrast", "PairedL1", "PairedLesionL1", "lesion_and_ring"]
 
 
-class PairedL1(nn.Module):
+class _Term(nn.Module):
+    def __init__(self, weight: float = 10.0) -> None:
+        super().__init__()
+        if weight < 0:
+            raise ValueError(f"the weight of a term is {weight}; expected 0 or more")
+        self.weight = weight
+
+
+class PairedL1(_Term):
     """``weight * mean|G_AB x - y|`` over the whole image, as pix2pix has it (Isola et al. 2017, equation 3).
 
     Args:
         weight: of the term, not negative.
     """
 
-    def __init__(self, weight: float = 10.0) -> None:
-        super().__init__()
-        self.weight = _not_negative(weight)
-
     def forward(self, images: PairedImages) -> dict[str, Tensor]:
         """The term as ``paired``."""
         return {"paired": self.weight * (images.fake_B - images.real_B).abs().mean()}
 
 
-class PairedLesionL1(nn.Module):
+class PairedLesionL1(_Term):
     """``weight * mean|m_B (G_AB x - y)|``: the error where the lesion lies on the real DES.
 
     Args:
@@ -44,8 +48,8 @@ class PairedLesionL1(nn.Module):
     """
 
     def __init__(self, weight: float = 10.0, normalisation: Normalisation = "mask") -> None:
-        super().__init__()
-        self.weight, self.normalisation = _not_negative(weight), normalisation
+        super().__init__(weight)
+        self.normalisation = normalisation
 
     def forward(self, images: PairedImages) -> dict[str, Tensor]:
         """The term as ``paired_lesion``."""
@@ -53,7 +57,7 @@ class PairedLesionL1(nn.Module):
         return {"paired_lesion": self.weight * masked_mean(error, images.mask_B, self.normalisation)}
 
 
-class LesionContrast(nn.Module):
+class LesionContrast(_Term):
     """``weight * |c(G_AB x) - c(y)|``, where c is the mean in the lesion less the mean in the ring of tissue around it.
 
     What radiologists look at is how much a lesion stands out. L1 alone lets it fade: where it is uncertain whether a
@@ -63,10 +67,6 @@ class LesionContrast(nn.Module):
     Args:
         weight: of the term, not negative.
     """
-
-    def __init__(self, weight: float = 10.0) -> None:
-        super().__init__()
-        self.weight = _not_negative(weight)
 
     def forward(self, images: PairedImages) -> dict[str, Tensor]:
         """The term as ``contrast``."""
@@ -108,9 +108,3 @@ def _mean_inside(values: Tensor, region: Tensor) -> Tensor:
     """``(B,)``; 0 where the region is empty."""
     weight = region.to(values.dtype)
     return (values * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp_min(1.0)
-
-
-def _not_negative(weight: float) -> float:
-    if weight < 0:
-        raise ValueError(f"the weight of a term is {weight}; expected 0 or more")
-    return weight
