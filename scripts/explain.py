@@ -53,7 +53,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--external_dir", type=Path, metavar="DIR", help="a data set that took no part in the training")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: explanations/ in RUN")
     parser.add_argument(
-        "--lesions", type=_or_none, default=12, metavar="N", help="most lesions explained (default: 12)"
+        "--lesions", type=_count_or_0, default=12, metavar="N", help="most lesions explained (default: 12)"
     )
     parser.add_argument(
         "--cases", nargs="+", default=[], metavar="NAME", help="explain lesions of these cases (source in cases.csv)"
@@ -64,11 +64,11 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=count, default=32, metavar="N", help="of integrated gradients (default: 32)")
     parser.add_argument("--patch-mm", type=float, default=10.0, metavar="MM", help="side of the occluding patch (10)")
     parser.add_argument(
-        "--tta", type=_or_none, default=8, metavar="N", help="augmented images of each case (8); 0: none"
+        "--tta", type=_count_or_0, default=8, metavar="N", help="augmented images of each case (8); 0: none"
     )
     parser.add_argument(
         "--sanity-lesions",
-        type=_or_none,
+        type=_count_or_0,
         default=3,
         metavar="N",
         help="lesions explained with random weights too (3)",
@@ -82,7 +82,7 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _or_none(text: str) -> int:
+def _count_or_0(text: str) -> int:
     return 0 if text == "0" else count(text)
 
 

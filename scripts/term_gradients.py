@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
@@ -32,7 +32,7 @@ from scripts.evidence.markdown import interval_cell, markdown
 from scripts.evidence.report_cases import chosen_places
 from scripts.explaining.figures import bootstrapped
 from scripts.explaining.source import Case, HeldOut, Place, held_out, runs_of, training_networks
-from scripts.explaining.term_gradients import GOALS, case_pulls, mean_pulls
+from scripts.explaining.term_gradients import GOALS, case_pulls
 
 _HEADS = ("terms", "share of the gradient", "error in the breast", "error in lesions", "error of lesion contrast")
 
@@ -71,17 +71,19 @@ def measure(options: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def with_lesions(run: HeldOut, most: int) -> list[tuple[str, Case]]:
-    """Held-out cases that show a lesion, evenly over the list, with their patients."""
-    shown = [(str(entry["patient_id"]), case) for entry in run.entries if (case := run.load(entry)).mask.any()]
-    return [shown[place] for place in chosen_places(len(shown), most)]
+def with_lesions(run: HeldOut, most: int) -> Iterator[tuple[str, Case]]:
+    """Held-out cases that show a lesion, evenly over those with a mask, with their patients."""
+    masked = [entry for entry in run.entries if {"mask", "label_mask"} & entry.keys()]
+    for place in chosen_places(len(masked), most):
+        if (case := run.load(masked[place])).mask.any():
+            yield str(masked[place]["patient_id"]), case
 
 
 def table(rows: pd.DataFrame) -> str:
     """Means over cases with the 95 % interval over patients, a row for each group of terms."""
     resampling, cells = Resampling(), [list(_HEADS)]
-    for name, own in mean_pulls(rows):
-        line = [name]
+    for name, own in rows.groupby("terms", sort=False):
+        line = [str(name)]
         for column in ("length", *GOALS):
             found = bootstrapped(own, lambda some, column=column: float(some[column].mean()), resampling)  # type: ignore[misc]
             known = math.isfinite(found["value"])

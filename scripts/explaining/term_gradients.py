@@ -8,18 +8,17 @@ small step along the one lowers the other: 1 as fast as can be, 0 not at all, be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from bundle.losses import GeneratorObjective, masked_mean
 from bundle.step_images import CycleGANImages
-from bundle.terms import LesionContrast
+from bundle.terms import LesionContrast, PairedL1, PairedLesionL1
 from scripts.explaining.source import Case
 
-__all__ = ["GOALS", "case_pulls", "mean_pulls"]
+__all__ = ["GOALS", "case_pulls"]
 
 GOALS = ("breast_mae", "lesion_mae", "lesion_contrast")
 """What one would like to lower: L1 in the breast, in the lesions, and the error of the lesions' contrast."""
@@ -51,20 +50,13 @@ def case_pulls(networks: Mapping[str, nn.Module], objective: GeneratorObjective,
     found = {name: _gradient(value, weights) for name, value in sums.items()}
     whole = torch.stack(list(found.values())).sum(dim=0)
     lengths = {name: float(one.norm() / whole.norm()) for name, one in found.items()}
-    found |= {"all": whole, "paired": _gradient((images.fake_B - images.real_B).abs().mean(), weights)}
+    found |= {"all": whole, "paired": _gradient(PairedL1(1.0)(images)["paired"], weights)}
     lengths |= {"all": 1.0, "paired": math.nan}
     goals = {name: _gradient(value, weights) for name, value in _goals(images, case.breast).items()}
     return [
         {"terms": name, "length": lengths[name]} | {goal: _cosine(one, g) for goal, g in goals.items()}
         for name, one in found.items()
     ]
-
-
-def mean_pulls(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """The rows of each group of terms, in the order in which they are shown."""
-    for name in (*_GROUPS.values(), "all", "paired"):
-        if (own := rows[rows["terms"] == name]).size:
-            yield name, own.reset_index(drop=True)
 
 
 def _translated(networks: Mapping[str, nn.Module], case: Case) -> CycleGANImages:
@@ -78,7 +70,7 @@ def _goals(images: CycleGANImages, breast: Tensor) -> dict[str, Tensor]:
     error = (images.fake_B - images.real_B).abs()
     values = (
         masked_mean(error, breast.to(error), "mask"),
-        masked_mean(error, images.mask_B, "mask"),
+        PairedLesionL1(1.0)(images)["paired_lesion"],
         LesionContrast(1.0)(images)["contrast"],
     )
     return dict(zip(GOALS, values, strict=True))
