@@ -72,7 +72,7 @@ ablation: $(INSTALLED)  ## compare all terms beyond the paper, 3 folds and 2 see
 	else echo "no $(ABLATION_SOURCE): ablation on the phantom alone (name the folder by ABLATION_SOURCE=...)"; fi
 
 WEIGHTS_SOURCE := data/cdd-cesm-512
-weights: $(INSTALLED)  ## make the weights that the bundle ships from WEIGHTS_SOURCE=<folder of the images>: hours
+weights: $(INSTALLED)  ## make weights to ship, with their card, from WEIGHTS_SOURCE=<folder of the images>: hours
 	$(BIN)/python scripts/make_weights.py --source $(WEIGHTS_SOURCE)
 
 benchmark: $(INSTALLED)  ## measure speed and memory beside plain implementations: a quarter of an hour

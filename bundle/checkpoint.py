@@ -67,8 +67,8 @@ def load_networks(trainer: ResumableTrainer, path: str | Path) -> None:
 
     Args:
         trainer: whose networks are filled.
-        path: ``best_networks.pt`` of the earlier run, with all networks; or ``model.pt``, such as the weights that the
-            bundle ships, with the generator LE -> DES alone: the others then start from random weights.
+        path: ``best_networks.pt`` of the earlier run, with all networks; or ``model.pt``, with the generator LE -> DES
+            alone: the others then start from random weights.
 
     Raises:
         FileNotFoundError: if there is no such file.

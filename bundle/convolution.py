@@ -7,8 +7,8 @@ step in three places, and here these are done otherwise:
 - gradients of kernels (up to ten times slower than the convolution itself): one matrix product of the windows;
 - convolutions from or to one channel: one matrix product, then a sum of shifted images.
 
-State, names and results are those of ``torch.nn``, up to rounding. Weights that are kept in 16 bits, as those that the
-bundle ships, are computed with in the 32 bits of the image.
+State, names and results are those of ``torch.nn``, up to rounding. Weights kept in 16 bits (``make weights``) are
+computed with in the 32 bits of the image.
 """
 
 from __future__ import annotations

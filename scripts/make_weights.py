@@ -1,4 +1,4 @@
-"""Make the weights that the bundle ships: data set, two trainings, evaluation, TorchScript and model card.
+"""Make weights to ship with the bundle: data set, two trainings, evaluation, TorchScript and model card.
 
 The source is the folder of the 512-px CDD-CESM derivative, or one like it, with LE, DES, mask_LE, mask_DES and
 index.csv. The same command goes on after an interruption. Hours on a CPU; every command that it runs is shown.

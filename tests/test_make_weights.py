@@ -1,4 +1,4 @@
-"""The recipe of the shipped weights, shortened, leads from a folder of images to weights and their card."""
+"""The recipe of weights to ship, shortened, leads from a folder of images to weights and their card."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The weights that the bundle ships: how they are made, and what is said of them."""
+"""Weights to ship with the bundle: how they are made, and what is said of them."""
