@@ -21,7 +21,7 @@ from bundle.transforms.items import plain
 from bundle.weights import load_weights
 from scripts.explaining.recorded import NETWORKS, component_names, recorded_values
 
-__all__ = ["CONFIGS", "Case", "HeldOut", "Place", "held_out", "runs_of", "training_networks"]
+__all__ = ["CONFIGS", "ROOT", "Case", "HeldOut", "Place", "case_of", "held_out", "runs_of", "training_networks"]
 
 logger = logging.getLogger("cesm")
 
@@ -134,7 +134,7 @@ def held_out(run: Path, members: Sequence[Path], place: Place) -> HeldOut:
         network=lambda: _network(run, run / "model.pt", place),
         members=tuple(_member(one, run, place) for one in members),
         entries=entries,
-        load=lambda entry: _case(preprocessing(dict(entry)), place.device),
+        load=lambda entry: case_of(preprocessing(dict(entry)), place.device),
         augmentation=_recorded(run, place)["augmentation"],
         caveats=list(caveats),
     )
@@ -208,7 +208,8 @@ def _network(run: Path, weights: Path, place: Place) -> nn.Module:
     return load_weights(network, weights).eval().requires_grad_(False)
 
 
-def _case(item: dict[str, Any], device: str) -> Case:
+def case_of(item: dict[str, Any], device: str) -> Case:
+    """The case of an item as the deterministic transforms of the configs make it."""
     image, label, mask, image_mask = (
         plain(item[key]).to(device=device, dtype=torch.float32)[None].contiguous()
         for key in ("image", "label", "label_mask", "mask")
