@@ -30,8 +30,8 @@ from tqdm import tqdm
 from bundle.errors import root_cause
 from bundle.metrics.intervals import Resampling
 from scripts.arguments import count
-from scripts.evidence.markdown import interval_cell, markdown
-from scripts.explaining.figures import bootstrapped
+from scripts.evidence.markdown import markdown
+from scripts.explaining.figures import bootstrapped, figure_cell
 from scripts.explaining.source import CONFIGS, ROOT, case_of
 from scripts.explaining.told import Classifier, enhances, held_out_scores, patch
 
@@ -96,9 +96,7 @@ def table_of(lesions: pd.DataFrame) -> str:
     bright = lesions[lesions["enhances"]]
     kinds = [(kind, part) for kind, part in bright.groupby("kind") if kind]
     for name, part in [("all", bright), *(kinds if len(kinds) > 1 else [])]:
-        found = bootstrapped(pd.concat([part, still]), _auc, Resampling())
-        known = math.isfinite(found["value"])
-        auc = interval_cell(found | {"mean": found["value"]} if known else None, 2)
+        auc = figure_cell(bootstrapped(pd.concat([part, still]), _auc, Resampling()), 2)
         cells.append([str(name), str(len(part)), str(len(still)), auc])
     return markdown(cells)
 

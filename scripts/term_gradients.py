@@ -13,7 +13,6 @@ Example: python scripts/term_gradients.py runs/study/seg35
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,9 +27,9 @@ from tqdm import tqdm
 from bundle.losses import GeneratorObjective
 from bundle.metrics.intervals import Resampling
 from scripts.arguments import count
-from scripts.evidence.markdown import interval_cell, markdown
+from scripts.evidence.markdown import markdown
 from scripts.evidence.report_cases import chosen_places
-from scripts.explaining.figures import bootstrapped
+from scripts.explaining.figures import bootstrapped, figure_cell
 from scripts.explaining.source import Case, HeldOut, Place, held_out, runs_of, training_networks
 from scripts.explaining.term_gradients import GOALS, case_pulls
 
@@ -86,8 +85,7 @@ def table(rows: pd.DataFrame) -> str:
         line = [str(name)]
         for column in ("length", *GOALS):
             found = bootstrapped(own, lambda some, column=column: float(some[column].mean()), resampling)  # type: ignore[misc]
-            known = math.isfinite(found["value"])
-            line.append(interval_cell(found | {"mean": found["value"]} if known else None, 2))
+            line.append(figure_cell(found, 2))
         cells.append(line)
     return markdown(cells)
 

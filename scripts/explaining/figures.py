@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from bundle.metrics.intervals import Resampling
+from scripts.evidence.markdown import interval_cell
 
-__all__ = ["Figure", "bootstrapped", "known", "unknown"]
+__all__ = ["Figure", "bootstrapped", "figure_cell", "known", "unknown"]
 
 Figure = dict[str, Any]
 """``value``, ``low`` and ``high`` (NaN where unknown), ``n``, how many it is of, and ``reason``, why it is NaN."""
@@ -42,3 +43,8 @@ def bootstrapped(rows: pd.DataFrame, statistic: Callable[[pd.DataFrame], float],
         samples = [statistic(rows.iloc[np.repeat(places, drawn)]) for drawn in weights]
         low, high = resampling.interval(np.asarray(samples, dtype=np.float64))
     return known(float(statistic(rows)), low, high, len(rows))
+
+
+def figure_cell(figure: Figure, digits: int) -> str:
+    """A figure with its interval in a table in Markdown, ``none`` where it is unknown."""
+    return interval_cell(figure | {"mean": figure["value"]} if math.isfinite(figure["value"]) else None, digits)

@@ -6,17 +6,17 @@ A classifier that sees each lesion and its outline has an easier task than a gen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from monai.networks.nets import resnet10
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
-from bundle.metrics import ENHANCING_CNR, case_metrics
-from bundle.metrics.lesion import FIELD_OF_VIEW_MM
+from bundle.metrics import ENHANCING_CNR, FIELD_OF_VIEW_MM, case_metrics
 from scripts.explaining.source import Case
 
 __all__ = ["Classifier", "enhances", "held_out_scores", "patch"]
@@ -32,7 +32,7 @@ def patch(case: Case) -> Tensor:
     ``S`` is `PATCH_MM`, the longer side of the image counting as `bundle.metrics.FIELD_OF_VIEW_MM`. Beyond the image
     there is background.
     """
-    half = max(8, round(PATCH_MM / 2 * max(case.image.shape) / FIELD_OF_VIEW_MM))
+    half = max(8, round(PATCH_MM / 2 * max(case.image.shape[-2:]) / FIELD_OF_VIEW_MM))
     both = functional.pad(torch.cat([case.image, case.mask], 1)[0], [half] * 4)
     x, y = (int(place.float().mean()) for place in torch.nonzero(case.mask[0, 0] > 0.5, as_tuple=True))
     cut = both[:, x : x + 2 * half, y : y + 2 * half]
@@ -42,7 +42,7 @@ def patch(case: Case) -> Tensor:
 def enhances(case: Case) -> bool | None:
     """Whether the real lesion exceeds its ring by `bundle.metrics.ENHANCING_CNR`; None where that is unknown."""
     cnr = float(case_metrics(case.label, case.label, case.image, case.mask)["lesion_cnr_real"])
-    return None if np.isnan(cnr) else cnr > ENHANCING_CNR
+    return None if math.isnan(cnr) else cnr > ENHANCING_CNR
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,19 @@ class Classifier:
             return torch.cat([network(part.to(self.device))[:, 0].cpu() for part in test.split(_BATCH)])
 
     def _train(self, network: nn.Module, patches: Tensor, truth: Tensor) -> None:
+        data = TensorDataset(patches, truth)
+        batches = DataLoader(data, _BATCH, shuffle=True, drop_last=len(data) > _BATCH)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
-        steps = self.epochs * max(1, len(patches) // _BATCH)
+        steps = self.epochs * len(batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
-        for drawn in _batches(len(patches), steps, patches.device):
-            logits = network(_flipped(patches[drawn]))[:, 0]
-            loss = functional.binary_cross_entropy_with_logits(logits, truth[drawn])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        for _ in range(self.epochs):
+            for some, enhancing in batches:
+                logits = network(_flipped(some))[:, 0]
+                loss = functional.binary_cross_entropy_with_logits(logits, enhancing)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
 
 
 def held_out_scores(patches: Tensor, enhancing: Tensor, folds: Tensor, classifier: Classifier) -> Tensor:
@@ -93,7 +96,7 @@ def held_out_scores(patches: Tensor, enhancing: Tensor, folds: Tensor, classifie
     for fold in folds.unique():
         own = folds == fold
         found = classifier.scores(patches[~own], enhancing[~own], patches[own])
-        scores[own] = found.argsort().argsort().float() / max(1, len(found) - 1)
+        scores[own] = torch.from_numpy(rankdata(found) - 1).float() / max(1, len(found) - 1)
     return scores
 
 
@@ -102,16 +105,6 @@ def _network() -> nn.Module:
         spatial_dims=2, n_input_channels=2, num_classes=1, widen_factor=0.5, conv1_t_size=3, no_max_pool=True
     )
     return network
-
-
-def _batches(count: int, steps: int, device: torch.device) -> Iterator[Tensor]:
-    """The places of each batch: every lesion once in an epoch but for those that fill no batch."""
-    order = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
-        if len(order) < min(_BATCH, count):
-            order = torch.randperm(count)
-        yield order[:_BATCH].to(device)
-        order = order[_BATCH:]
 
 
 def _flipped(patches: Tensor) -> Tensor:
