@@ -22,6 +22,9 @@ from scripts.prepare.view import View
 from tests.archives.pairs import write_views
 
 Module = TypeVar("Module", bound=nn.Module)
+# Tests compare sums bit for bit and fork the processes that train, neither of which a GPU allows. They are the same
+# everywhere: a machine's GPUs are hidden, unless CUDA_VISIBLE_DEVICES names some. Nothing above has asked for a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # As in the processes that tests start: several threads would sum in another order, and slow each other down.
 torch.set_num_threads(1)
 

@@ -20,6 +20,7 @@ __all__ = ["computes_bf16", "rows"]
 PART = "step"
 GAMMA = 35.0
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MEMORY_FORMAT = torch.contiguous_format if DEVICE == "cuda" else torch.channels_last  # as in configs/train.json
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _networks(setting: Setting, checkpointing: bool = False) -> list[nn.Module]:
         ResnetGenerator(width=setting.width, blocks=setting.blocks, checkpointing=checkpointing) for _ in range(2)
     ]
     judges = [PatchGAN(width=setting.width) for _ in range(2)]
-    return [network.to(DEVICE, memory_format=torch.channels_last) for network in (*generators, *judges)]  # type: ignore[call-overload]
+    return [network.to(DEVICE, memory_format=MEMORY_FORMAT) for network in (*generators, *judges)]  # type: ignore[call-overload]
 
 
 def _batch(setting: Setting) -> dict[str, Tensor]:

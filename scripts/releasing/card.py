@@ -86,7 +86,7 @@ def _content(recipe: Recipe, rows: pd.DataFrame) -> dict[str, Any]:
         "validated": validation["model"]["cases"],
         "tested": test["model"]["cases"],
         "test_patients": test["model"]["patients"],
-        "lesion_weight": records[1]["config"]["terms"][0]["weight"],
+        "terms": [(term["_target_"].rpartition(".")[2], term["weight"]) for term in records[1]["config"]["terms"]],
         "stages": [_stage(name, record) for name, record in zip(("first", "second"), records, strict=True)],
         "command": "python scripts/make_weights.py --source FOLDER",
         "size": records[1]["settings"]["image_size"],
