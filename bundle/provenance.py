@@ -78,6 +78,7 @@ def results_dir(
     external_dir: str | Path | None = None,
     digest: str | None = None,
     section: str = "test",
+    score_size: int | None = None,
 ) -> str:
     """The folder for the results of an evaluation: that of the run, or within it one of their own for other data.
 
@@ -88,19 +89,21 @@ def results_dir(
         external_dir: the external data set, if the model is tested on one.
         digest: of the cases that are evaluated, see ``cases_digest``.
         section: of the run's own data.
+        score_size: pixels a side to which images are reduced before they are compared.
 
     Returns:
         ``output_dir``; ``output_dir/validation`` for that section; or ``output_dir/external/<name of the data set's
         folder>`` for data that the run was not trained on, so that the results on its own test section are kept. Where
         that folder holds results on other cases, as of another folder of the same name, the name ends with a part of
-        the digest.
+        the digest. With a ``score_size`` all of this lies in ``output_dir/scored_at_<score_size>``.
     """
+    place = Path(output_dir) if score_size is None else Path(output_dir) / f"scored_at_{score_size}"
     if external_dir is None:
         trained = _recorded(Path(output_dir) / "run.json")
         if trained is None or trained.get("data") in (None, data):
-            return str(output_dir) if section == "test" else str(Path(output_dir) / section)
+            return str(place if section == "test" else place / section)
     folder = Path(dataset_dir if external_dir is None else external_dir).expanduser().resolve()
-    results = Path(output_dir) / "external" / folder.name
+    results = place / "external" / folder.name
     if digest is not None and results.exists() and _measured_on(results) != digest:
         results = results.with_name(f"{folder.name}-{digest[:8]}")
     return str(results)

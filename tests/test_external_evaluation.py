@@ -134,6 +134,13 @@ def test_results_go_where_there_are_none_or_older_ones_on_the_same_cases(tmp_pat
     assert results() == f"{folder}-{digest[:8]}"
 
 
+def test_results_at_another_size_have_folders_of_their_own(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert results_dir(run, "data", None, score_size=128) == str(run / "scored_at_128")
+    assert results_dir(run, "data", None, section="validation", score_size=128) == str(run / "scored_at_128/validation")
+    assert results_dir(run, "data", None, "b/out", "1f", score_size=128) == str(run / "scored_at_128/external/out")
+
+
 def test_an_external_set_that_holds_patients_of_the_training_is_refused(
     run: Path, external: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

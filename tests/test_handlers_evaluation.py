@@ -128,6 +128,28 @@ def test_cases_of_all_ranks_are_joined_and_repeated_ones_dropped(monkeypatch: py
     assert gather_cases([("/a.png", 1), ("/b.png", 2), ("", 5)]) == [1, 2, 5, 3, 4]
 
 
+def test_scoring_at_a_smaller_size_compares_averages_of_pixels(tmp_path: Path) -> None:
+    """At half the size a pixel whose neighbours are like it keeps its value: here images of doubled pixels."""
+    keys = ("image", "label", "label_mask")
+    small = [{**case, **{key: torch.as_tensor(case[key])[:, ::2, ::2] for key in keys}} for case in CASES]
+    doubled = [
+        {**case, **{key: case[key].repeat_interleave(2, 1).repeat_interleave(2, 2) for key in keys}} for case in small
+    ]
+    folders = [tmp_path / name for name in ("small", "large")]
+    evaluate([EvaluationSummary(folders[0], DataLoader(Dataset(small)), panel_cases=0, pictures=False)], small)
+    handler = EvaluationSummary(
+        folders[1], DataLoader(Dataset(doubled)), panel_cases=0, pictures=False, score_size=SIDE // 2
+    )
+    evaluate([handler], doubled)
+    tables = [pd.read_csv(folder / "cases.csv").query("predictor == 'model'") for folder in folders]
+    for name in ("lesion_mm", "psnr", "lesion_contrast_real"):
+        found, expected = ([*table[name]] for table in (tables[1], tables[0]))
+        # the averaging reaches over the pixel's edge: an eighth of each neighbour
+        assert found == pytest.approx(expected, rel=0.1, nan_ok=True), name
+    with pytest.raises(ValueError, match="score_size is 64, and the images have 48 x 48 pixels"):
+        evaluate([EvaluationSummary(tmp_path, DataLoader(Dataset(CASES)), score_size=64)])
+
+
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluation")

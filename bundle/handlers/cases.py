@@ -11,8 +11,9 @@ from ignite.engine import Engine
 from torch import Tensor
 
 from bundle import ranks
+from bundle.transforms.fit import resized
 
-__all__ = ["CASE_COLUMNS", "cases_of", "gather_cases", "source_path"]
+__all__ = ["CASE_COLUMNS", "cases_of", "gather_cases", "reduced", "source_path"]
 
 CASE_COLUMNS = ("patient_id", "laterality", "view", "source")
 _TENSORS = ("image", "label", "mask", "label_mask", "pred")
@@ -39,6 +40,26 @@ def cases_of(engine: Engine) -> list[dict[str, Any]]:
             "Use a MONAI SupervisedEvaluator whose postprocessing keeps the number of cases."
         )
     return [_case({**b, **o}) for b, o in zip(batch, output, strict=True)]
+
+
+def reduced(case: dict[str, Any], size: int | None) -> dict[str, Any]:
+    """The same with every image ``(1, 1, W, H)`` at ``size`` pixels a side: averaged, masks by the nearest pixel.
+
+    With None as the size the images stay as they are.
+
+    Raises:
+        ValueError: an image has fewer pixels than that.
+    """
+    if size is None:
+        return case
+    return {key: _reduced(key, x, size) if isinstance(x, Tensor) else x for key, x in case.items()}
+
+
+def _reduced(name: str, image: Tensor, size: int) -> Tensor:
+    if min(image.shape[2:]) < size:
+        found = " x ".join(map(str, image.shape[2:]))
+        raise ValueError(f"score_size is {size}, and the images have {found} pixels; give at most that")
+    return resized(image[0], (size, size), "nearest" if "mask" in name else "bilinear")[None]
 
 
 def source_path(item: Mapping[str, Any]) -> str:

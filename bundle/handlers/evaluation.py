@@ -15,7 +15,7 @@ from bundle import ranks
 from bundle.evaluation_summary import format_summary, predictor_summary, summary_content
 from bundle.files import atomic_path, json_text, remove_unfinished_in, write_text
 from bundle.handlers.case_metrics import case_rows, thumbnail
-from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather_cases
+from bundle.handlers.cases import CASE_COLUMNS, cases_of, gather_cases, reduced
 from bundle.handlers.evaluation_pictures import write_panels, write_pictures
 from bundle.handlers.pictures import Picture, picture_of
 from bundle.metrics import diversity
@@ -58,6 +58,7 @@ class EvaluationSummary:
         pictures: whether to write the pictures.
         model_path: weights that are evaluated, for the list of paths.
         caveats: sentences that must be read with the figures, see ``bundle.data.caveats``.
+        score_size: pixels a side to which all images are reduced before they are compared; None: as they are.
         digest: of the cases that are evaluated; kept in ``data_digest.txt``, see ``bundle.provenance.results_dir``.
     """
 
@@ -74,6 +75,7 @@ class EvaluationSummary:
         pictures: bool = True,
         model_path: str | Path | None = None,
         caveats: Sequence[str] = (),
+        score_size: int | None = None,
         digest: str | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
@@ -86,6 +88,7 @@ class EvaluationSummary:
         self.pictures = pictures
         self.model_path = Path(model_path) if model_path is not None else None
         self.caveats = list(caveats)
+        self.score_size = score_size
         self.digest = digest
         self._strata_of = case_strata(cases, strata)
         self._predictors: dict[str, Predictor] = {}
@@ -107,8 +110,9 @@ class EvaluationSummary:
             self._predictors = fit_predictors(self.training) | self.references
 
     def _collect(self, engine: Engine) -> None:
-        for case in cases_of(engine):
-            preds = {"model": case["pred"]} | {name: f(case) for name, f in self._predictors.items()}
+        for whole in cases_of(engine):
+            preds = {"model": whole["pred"]} | {name: f(whole) for name, f in self._predictors.items()}
+            case, preds = (reduced(images, self.score_size) for images in (whole, preds))
             found = zip(preds, case_rows(case, list(preds.values())), strict=True)
             rows = [self._row(name, case, figures) for name, figures in found]
             small = {name: (thumbnail(pred), thumbnail(case["label"])) for name, pred in preds.items()}

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from bundle.transforms.items import Item, Keys, modes, plain, with_pixels
 
-__all__ = ["FitSquared", "chest_wall_side"]
+__all__ = ["FitSquared", "chest_wall_side", "resized"]
 
 #: What the generator takes: it halves the image twice, and its normalisation needs some pixels left.
 _SIZE_STEP, _MIN_SIZE = 4, 16
@@ -43,8 +43,8 @@ def _padding(size: tuple[int, int], padded: tuple[int, int], side: str) -> tuple
     return (padded[0] - size[0] if side == "right" else 0), (padded[1] - size[1]) // 2
 
 
-def _resize(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """(C, W, H) -> (C, *size). Pixel centres are kept; ``bilinear`` averages when it shrinks."""
+def resized(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """(C, W, H) -> (C, *size). Pixel centres are kept; ``bilinear`` averages when it shrinks, else ``nearest``."""
     if tuple(pixels.shape[1:]) == size:
         return pixels
     kwargs: dict[str, Any] = {"antialias": True, "align_corners": False} if mode == "bilinear" else {}
@@ -122,7 +122,7 @@ class FitSquared(MapTransform, InvertibleTransform):
         right, bottom = padded_size[0] - width - left, padded_size[1] - height - top
         padded = functional.pad(plain(image).to(torch.float32), (top, bottom, left, right))
         size = padded_size if self.spatial_size == "native" else (self.spatial_size, self.spatial_size)
-        fitted: Tensor = with_pixels(image, _resize(padded, size, mode))
+        fitted: Tensor = with_pixels(image, resized(padded, size, mode))
         if isinstance(fitted, MetaTensor):
             extra = {"mode": mode, "left": left, "top": top, "padded": padded_size, "affine": fitted.affine.tolist()}
             grid = _grid(padded_size, size, (left, top))
@@ -141,7 +141,7 @@ class FitSquared(MapTransform, InvertibleTransform):
         applied = self.pop_transform(image)
         extra, (width, height) = applied[TraceKeys.EXTRA_INFO], (int(n) for n in applied[TraceKeys.ORIG_SIZE])
         left, top, size = int(extra["left"]), int(extra["top"]), tuple(int(n) for n in extra["padded"])
-        padded = _resize(plain(image), (size[0], size[1]), extra["mode"])
+        padded = resized(plain(image), (size[0], size[1]), extra["mode"])
         source: MetaTensor = with_pixels(image, padded[:, left : left + width, top : top + height].contiguous())
         source.affine = torch.as_tensor(extra["affine"], dtype=torch.float64)
         return source
