@@ -1,10 +1,17 @@
-"""Kinds of arguments that several commands take."""
+"""The parser of a command, and kinds of arguments that several commands take."""
 
 from __future__ import annotations
 
 import argparse
 
-__all__ = ["count"]
+__all__ = ["command_parser", "count"]
+
+
+def command_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose ``--help`` shows the description, a module's docstring, as it stands; options are spelt out."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
 
 
 def count(text: str) -> int:

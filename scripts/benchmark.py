@@ -22,6 +22,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
 from tqdm import tqdm
 
 from bundle.files import json_text, write_text
+from scripts.arguments import command_parser
 from scripts.benchmarking import data, growth, inference_folder, metrics, network, step
 from scripts.benchmarking.measure import Row, machine
 
@@ -36,9 +37,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         "parts",
         nargs="*",

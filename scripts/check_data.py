@@ -20,13 +20,12 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
 from bundle.data import DATALIST
 from bundle.overlap import overlap_problems
 from bundle.preflight import FileFacts, Problem, check_datalist, format_table
+from scripts.arguments import command_parser
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         "dataset_dirs", nargs="+", type=Path, metavar="DATASET_DIR", help="folder that holds datalist.json"
     )

@@ -6,7 +6,6 @@ Example: python scripts/derive_phantom_constants.py
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.phantom.beams import SITES, Beam
+from scripts.arguments import command_parser
 
 Array = NDArray[np.float64]
 
@@ -90,7 +90,7 @@ def optional_module(name: str) -> ModuleType:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print both sets of constants; the exit status is 1 where they differ by more than the tolerance."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--tolerance", type=float, default=0.06, help="relative difference to accept (default: 0.06)")
     tolerance = parser.parse_args(arguments).tolerance
     spekpy, xraydb = optional_module("spekpy"), optional_module("xraydb")

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from bundle.errors import root_cause
 from bundle.metrics.intervals import Resampling
-from scripts.arguments import count
+from scripts.arguments import command_parser, count
 from scripts.evidence.markdown import markdown
 from scripts.explaining.figures import bootstrapped, figure_cell
 from scripts.explaining.source import CONFIGS, ROOT, case_of
@@ -38,9 +38,7 @@ from scripts.explaining.told import Classifier, enhances, held_out_scores, patch
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("data", type=Path, metavar="DATA", help="data set, with datalist.json")
     parser.add_argument("--image-size", type=count, default=128, metavar="N", help="pixels a side (128)")
     parser.add_argument("--epochs", type=count, default=40, metavar="N", help="of each fold's classifier (40)")

@@ -24,7 +24,7 @@ import torch
 
 from bundle.files import remove_unfinished_in
 from bundle.metrics.intervals import Resampling
-from scripts.arguments import count
+from scripts.arguments import command_parser, count
 from scripts.explaining.explained import explain_lesions
 from scripts.explaining.source import CONFIGS, HeldOut, Place, held_out, runs_of
 from scripts.explaining.study import Options, chosen_lesions, measure
@@ -33,9 +33,7 @@ from scripts.explaining.summary import content, printed, write_results
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="output folder of a training, or of an arm of a study")
     parser.add_argument(
         "--ensemble",

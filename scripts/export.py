@@ -26,6 +26,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
 from monai.bundle import ConfigParser
 
 from bundle.files import sha256_of
+from scripts.arguments import command_parser
 from scripts.config_values import overrides_of
 from scripts.exporting.comparison import DifferenceError
 from scripts.exporting.graphs import require, write_onnx, write_openvino
@@ -36,9 +37,7 @@ from scripts.exporting.zoo_zip import write_zip, zip_path
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser; overrides of the config are what it leaves over."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         "--model-path",
         type=Path,

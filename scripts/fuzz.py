@@ -18,7 +18,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.arguments import count
+from scripts.arguments import command_parser, count
 from scripts.fuzzing.engine import FINDINGS, Tally, fuzz
 from scripts.fuzzing.guided import search
 from scripts.fuzzing.supervisor import Supervisor
@@ -28,9 +28,7 @@ from scripts.fuzzing.tried import load
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="for all targets together (default: 10)")
     text = "for each target at most this many, the same each time; with hypothesis alone (default: no limit)"
     parser.add_argument("--inputs", type=count, default=sys.maxsize, metavar="COUNT", help=text)

@@ -34,6 +34,7 @@ from bundle.output_lock import OutputLock
 from bundle.overrides import known_ids
 from scripts.archive.driver import Crew
 from scripts.archive.worker import Task, told_by
+from scripts.arguments import command_parser
 from scripts.config_values import overrides_of, refuse_unknown, with_overrides
 from scripts.ray_cluster import ROOT, connected
 
@@ -42,9 +43,7 @@ _NEEDED = ("accepted_kinds", "dicom_objects", "evaluator", "handlers", "model_pa
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser; overrides of the config are what it leaves over."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--dataset_dir", required=True, type=Path, metavar="DIR", help="mammograms, at any depth")
     parser.add_argument("--output_dir", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many, at most (default: 2)")

@@ -17,6 +17,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.files import write_text
+from scripts.arguments import command_parser
 from scripts.supply.environments import ENVIRONMENTS, ROOT
 from scripts.supply.inventory import collect, read_inventory, write_inventory
 from scripts.supply.page import page, refused
@@ -24,9 +25,7 @@ from scripts.supply.page import page, refused
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         "--environments",
         type=Path,

@@ -16,6 +16,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.arguments import command_parser
 from scripts.config_values import override_of
 from scripts.releasing.card import write_card
 from scripts.releasing.recipe import ROOT, Recipe, keep_in_16_bits, run
@@ -23,9 +24,7 @@ from scripts.releasing.recipe import ROOT, Recipe, keep_in_16_bits, run
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, metavar="DIR", help="images, masks and index.csv")
     text = "data set and trainings (default: runs/weights)"
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "weights", metavar="DIR", help=text)

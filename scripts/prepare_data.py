@@ -16,6 +16,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.arguments import command_parser
 from scripts.prepare import cdd_cesm, cesm_ucbm, dicom_archive, pairs
 
 SOURCES = {"pairs": pairs, "cdd-cesm": cdd_cesm, "cesm-ucbm": cesm_ucbm, "dicom": dicom_archive}
@@ -24,9 +25,7 @@ SOURCES = {"pairs": pairs, "cdd-cesm": cdd_cesm, "cesm-ucbm": cesm_ucbm, "dicom"
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     subcommands = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
     for name, module in SOURCES.items():
         subcommand = subcommands.add_parser(

@@ -17,16 +17,14 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bundle.files import write_text
-from scripts.arguments import count
+from scripts.arguments import command_parser, count
 from scripts.evidence.report_load import read_evidence
 from scripts.evidence.report_page import page
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a study or of an evaluated run")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), help="the page (default: report.html)"

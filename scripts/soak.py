@@ -31,6 +31,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
 from tqdm import tqdm
 
 from bundle.files import write_text
+from scripts.arguments import command_parser
 from scripts.soaking.disk import can_mount
 from scripts.soaking.faults import FAULTS
 from scripts.soaking.session import RESULTS, Outcome, Session, table
@@ -41,9 +42,7 @@ _OURS = ("disturbed", "material", "table.txt", "undisturbed", RESULTS)
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="stop after so long (default: 30)")
     parser.add_argument("--faults", type=int, default=200, help="stop after so many (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of what happens when (default: 0)")

@@ -15,6 +15,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.arguments import command_parser
 from scripts.evidence.markdown import differences_table, figures_table
 
 METRICS = (
@@ -25,9 +26,7 @@ METRICS = (
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("study", type=Path, metavar="STUDY", help="output folder of scripts/cross_validate.py")
     parser.add_argument(
         "--metrics", nargs="+", default=list(METRICS), metavar="NAME", help="figures of docs/metrics.md"

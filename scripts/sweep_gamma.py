@@ -20,6 +20,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
 from bundle.files import json_text, write_text
 from bundle.handlers.pictures import save
 from bundle.metrics.intervals import Resampling
+from scripts.arguments import command_parser
 from scripts.evidence.arms import gamma_arm
 from scripts.evidence.command import add_options, exit_status, run_study, study_of
 from scripts.evidence.gamma import RULE, choose_gamma, draw_gamma, gamma_figures
@@ -29,9 +30,7 @@ from scripts.evidence.study import Study
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--values", type=float, nargs="+", default=[0, 10, 35, 100, 200], metavar="GAMMA")
     add_options(parser)
     return parser

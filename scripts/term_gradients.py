@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from bundle.losses import GeneratorObjective
 from bundle.metrics.intervals import Resampling
-from scripts.arguments import count
+from scripts.arguments import command_parser, count
 from scripts.evidence.markdown import markdown
 from scripts.evidence.report_cases import chosen_places
 from scripts.explaining.figures import bootstrapped, figure_cell
@@ -38,9 +38,7 @@ _HEADS = ("terms", "share of the gradient", "error in the breast", "error in les
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="output folder of a training, or of an arm of a study")
     parser.add_argument("--dataset_dir", type=Path, metavar="DIR", help="data of the training; default: the recorded")
     parser.add_argument("--gamma", type=float, default=35.0, help="weight of the lesion terms (35)")

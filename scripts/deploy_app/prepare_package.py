@@ -16,6 +16,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.arguments import command_parser
 from scripts.deploy_app.model import Model, find_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,9 +36,7 @@ sys.exit(main())
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--model", required=True, type=Path, metavar="PATH", help="bundle folder or model.ts")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to make")
     return parser

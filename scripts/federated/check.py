@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser
 from torch import Tensor
 
 from bundle.weights import load_weights
+from scripts.arguments import command_parser
 from scripts.federated.extract import global_weights
 from scripts.federated.extract import main as extract
 from scripts.federated.job import NAME, config_of
@@ -34,9 +35,7 @@ Check = tuple[str, bool]
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what job.py --simulate was given")
     parser.add_argument("--data", required=True, metavar="DIR", help="as given to job.py, with {site} for the name")
     return parser

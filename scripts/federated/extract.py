@@ -19,13 +19,12 @@ from torch import Tensor
 from bundle.checkpoint import save_atomically
 from bundle.federated import served_weights
 from bundle.saved_state import load_saved
+from scripts.arguments import command_parser
 
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("weights", type=Path, metavar="FILE", help="FL_global_model.pt, or best_FL_global_model.pt")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the generator's model.pt")
     return parser

@@ -34,6 +34,7 @@ from bundle.overrides import known_ids, unknown_ids
 from bundle.resumable_trainer import ResumableTrainer
 from bundle.trainer import CycleGANTrainer
 from bundle.weights import load_weights
+from scripts.arguments import command_parser
 from scripts.config_values import override_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,9 +44,7 @@ _OF_THE_SITE = ("dataset_dir", "output_dir", "model_path", "resume", "max_epochs
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__)
     add = parser.add_argument
     add("--sites", nargs="+", required=True, metavar="NAME", help="names of the sites, as FLARE knows them")
     add("--rounds", type=int, default=2, metavar="N", help="rounds of training and averaging (default: 2)")
