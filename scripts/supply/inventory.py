@@ -116,15 +116,23 @@ def collect(folders: Mapping[str, Path], kept: Iterable[Package]) -> list[Packag
 
 
 def _of(environment: Environment, folders: Mapping[str, Path], kept: list[Package]) -> Iterator[Package]:
-    if environment.folder not in folders:
+    installed = _installed_in(folders[environment.folder]) if environment.folder in folders else None
+    if installed is None or not _added(environment) <= installed.distributions.keys():
         yield from packages_of(environment, kept).values()
         return
-    pins, installed = read_pins(*environment.pins), _installed_in(folders[environment.folder])
+    pins = read_pins(*environment.pins)
     for name, extras in closure(roots_of(environment), installed.needs).items():
         if name not in pins:
             raise ValueError(f"{name} is needed for {environment.name} but pinned in none of {environment.pins}")
         requires = {extra: installed.needs(name, extra) for extra in sorted(extras)}
         yield Package(pins[name].name, pins[name].version, installed.licence(pins[name]), requires=requires)
+
+
+def _added(environment: Environment) -> set[str]:
+    """What a command of its own, such as ``make radiomics``, adds to the folder of other environments."""
+    shared = [one for one in ENVIRONMENTS if one.folder == environment.folder and one != environment]
+    own = set(environment.pins).difference(*(one.pins for one in shared))
+    return {*read_pins(*sorted(own))} if shared else set()
 
 
 class _Installed:
