@@ -16,6 +16,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from bundle.handlers import CaseMetrics, EvaluationSummary, Panels
@@ -128,24 +129,30 @@ def test_cases_of_all_ranks_are_joined_and_repeated_ones_dropped(monkeypatch: py
     assert gather_cases([("/a.png", 1), ("/b.png", 2), ("", 5)]) == [1, 2, 5, 3, 4]
 
 
-def test_scoring_at_a_smaller_size_compares_averages_of_pixels(tmp_path: Path) -> None:
-    """At half the size a pixel whose neighbours are like it keeps its value: here images of doubled pixels."""
-    keys = ("image", "label", "label_mask")
-    small = [{**case, **{key: torch.as_tensor(case[key])[:, ::2, ::2] for key in keys}} for case in CASES]
-    doubled = [
-        {**case, **{key: case[key].repeat_interleave(2, 1).repeat_interleave(2, 2) for key in keys}} for case in small
+def halved(image: Tensor) -> Tensor:
+    """Half the size by bilinear interpolation with anti-aliasing: (1, 3, 3, 1) / 8 of the pixels, along both axes."""
+    weights = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    return functional.conv2d(image[None], torch.outer(weights, weights)[None, None], stride=2, padding=1)[0]
+
+
+def test_scoring_at_a_smaller_size_is_scoring_reduced_images(tmp_path: Path) -> None:
+    keys, border = ("image", "label", "label_mask"), (4, 4, 4, 4)  # black, so that no weight reaches beyond the edge
+    whole = [{**case, **{key: functional.pad(case[key], border) for key in keys}} for case in CASES]
+    reduced = [
+        {**case, "image": halved(case["image"]), "label": halved(case["label"])}
+        | {"label_mask": case["label_mask"][:, 1::2, 1::2]}
+        for case in whole
     ]
-    folders = [tmp_path / name for name in ("small", "large")]
-    evaluate([EvaluationSummary(folders[0], DataLoader(Dataset(small)), panel_cases=0, pictures=False)], small)
-    handler = EvaluationSummary(
-        folders[1], DataLoader(Dataset(doubled)), panel_cases=0, pictures=False, score_size=SIDE // 2
-    )
-    evaluate([handler], doubled)
-    tables = [pd.read_csv(folder / "cases.csv").query("predictor == 'model'") for folder in folders]
-    for name in ("lesion_mm", "psnr", "lesion_contrast_real"):
-        found, expected = ([*table[name]] for table in (tables[1], tables[0]))
-        # the averaging reaches over the pixel's edge: an eighth of each neighbour
-        assert found == pytest.approx(expected, rel=0.1, nan_ok=True), name
+    training = DataLoader(Dataset(whole), batch_size=2)
+    evaluate([EvaluationSummary(tmp_path, training, panel_cases=0, score_size=28)], whole)
+    found = pd.read_csv(tmp_path / "cases.csv").query("predictor == 'model'").reset_index(drop=True)
+    expected = expected_rows(reduced)
+    for name in expected:
+        assert [*found[name]] == pytest.approx([*expected[name]], rel=1e-4, abs=1e-6, nan_ok=True), name
+    assert Image.open(tmp_path / "pictures" / "0001.png").size == (4 * 28, 28)
+
+
+def test_images_are_not_enlarged_for_scoring(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="score_size is 64, and the images have 48 x 48 pixels"):
         evaluate([EvaluationSummary(tmp_path, DataLoader(Dataset(CASES)), score_size=64)])
 

@@ -213,6 +213,16 @@ def test_the_command_writes_again_what_is_there_and_keeps_what_is_not_installed(
     assert (tmp_path / "docs" / "licences.md").read_text() == (ROOT / "docs" / "licences.md").read_text()
 
 
+def test_packages_of_radiomics_are_kept_where_make_radiomics_was_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Without(inventory._Installed):
+        def __init__(self, folder: Path) -> None:
+            super().__init__(folder)
+            self.distributions.pop("pyradiomics", None)
+
+    monkeypatch.setattr(inventory, "_installed_in", Without)
+    assert inventory.collect({".venv": ROOT / ".venv"}, read_inventory()) == read_inventory()
+
+
 def test_a_pin_that_is_not_in_the_list_is_named_with_the_remedy() -> None:
     known = [one for one in read_inventory() if one.name != "torch"]
     with pytest.raises(ValueError, match=r"not in inventory\.json: torch 2.* \(core\)\. Renew it: make licences"):
