@@ -38,6 +38,8 @@ def channel_moments(strips: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 def normalised(image: Tensor, eps: float) -> Tensor:
     """``(image - mean) / sqrt(var + eps)`` over the pixels of each channel of one image, ``(1, C, W, H)``."""
+    if torch.is_grad_enabled():  # a MetaTensor makes a view of the result, which no activation may change in place
+        image = image.as_subclass(Tensor)
     result: Tensor = _Normalised.apply(image, eps)  # type: ignore[no-untyped-call]
     return result
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import nn
 
 from bundle.networks import InstanceNorm, PatchGAN, ResnetGenerator, normal_init, published_state_dict
@@ -132,6 +133,18 @@ def test_checkpointing_changes_neither_output_nor_gradient() -> None:
         assert a.grad is not None
         assert b.grad is not None
         assert torch.equal(a.grad, b.grad)
+
+
+def test_the_images_of_monais_loaders_train_the_generator_like_plain_ones() -> None:
+    network = ResnetGenerator(width=4, blocks=1)
+    image = torch.rand(2, 1, 16, 16)
+    gradients = []
+    for x in (image, MetaTensor(image)):
+        network.zero_grad()
+        network(x).square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(list(network.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
 def test_the_generator_can_be_scripted() -> None:
