@@ -42,6 +42,9 @@ class BestModel:
         warmup_epochs: epochs before the selection starts, 50 in the released code.
         patience: validations without a new best before the training stops, 50 in the released code; 0 never stops.
         interval: epochs between two validations.
+
+    Raises:
+        ValueError: at the start of a training that ends before its first validation.
     """
 
     def __init__(
@@ -66,9 +69,18 @@ class BestModel:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after its ``ValidationHandler``."""
+        engine.add_event_handler(Events.STARTED, self._refuse_no_validation)
         engine.add_event_handler(Events.STARTED, self._remove_unfinished)
         engine.add_event_handler(Events.STARTED, self._stop_if_waited)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._compare)
+
+    def _refuse_no_validation(self, trainer: Engine) -> None:
+        epochs = trainer.state.max_epochs
+        if epochs is not None and 0 < epochs < self.interval:
+            raise ValueError(
+                f"max_epochs is {epochs} and val_interval {self.interval}: no epoch would be validated, so there "
+                f"would be no model.pt. Set val_interval to {epochs} or less"
+            )
 
     def _remove_unfinished(self) -> None:
         if ranks.is_main_rank():

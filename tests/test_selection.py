@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ignite.engine import Events
 
 from bundle.selection import BestModel
 from bundle.trainer import CycleGANTrainer
@@ -89,6 +90,16 @@ def test_without_a_validation_set_the_newest_weights_are_written(make_trainer: M
     validation.evaluator.state.epoch_length = 0
     validation.run()
     assert validation.written == 3
+
+
+def test_a_training_that_would_end_before_its_first_validation_is_refused(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    trainer = make_trainer()
+    trainer.state.max_epochs = 4
+    Validation(trainer, tmp_path, [], interval=5).best.attach(trainer)
+    with pytest.raises(ValueError, match=r"max_epochs is 4 and val_interval 5: .* Set val_interval to 4 or less"):
+        trainer.fire_event(Events.STARTED)
 
 
 def test_a_restored_selection_does_not_overwrite_a_better_model(make_trainer: MakeTrainer, tmp_path: Path) -> None:
