@@ -44,7 +44,7 @@ class BestModel:
         interval: epochs between two validations.
 
     Raises:
-        ValueError: at the start of a training that ends before its first validation.
+        ValueError: from ``attach``, if the training would end before its first validation.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class BestModel:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after its ``ValidationHandler``."""
-        engine.add_event_handler(Events.STARTED, self._refuse_no_validation)
+        self._refuse_no_validation(engine.state.max_epochs)
         engine.add_event_handler(Events.STARTED, self._remove_unfinished)
         engine.add_event_handler(Events.STARTED, self._stop_if_waited)
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._compare)
 
-    def _refuse_no_validation(self, trainer: Engine) -> None:
-        epochs = trainer.state.max_epochs
+    def _refuse_no_validation(self, epochs: int | None) -> None:
+        # Not when the engine starts: a federation starts it for each round, and ends it after a few epochs.
         if epochs is not None and 0 < epochs < self.interval:
             raise ValueError(
                 f"max_epochs is {epochs} and val_interval {self.interval}: no epoch would be validated, so there "

@@ -97,9 +97,20 @@ def test_a_training_that_would_end_before_its_first_validation_is_refused(
 ) -> None:
     trainer = make_trainer()
     trainer.state.max_epochs = 4
-    Validation(trainer, tmp_path, [], interval=5).best.attach(trainer)
+    best = Validation(trainer, tmp_path, [], interval=5).best
     with pytest.raises(ValueError, match=r"max_epochs is 4 and val_interval 5: .* Set val_interval to 4 or less"):
-        trainer.fire_event(Events.STARTED)
+        best.attach(trainer)
+
+
+def test_a_round_of_a_federation_may_end_before_the_first_validation(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    trainer.state.max_epochs = 5
+    Validation(trainer, tmp_path, [], interval=5).best.attach(trainer)
+    started = []
+    trainer.add_event_handler(Events.STARTED, lambda: started.append(trainer.state.max_epochs))
+    trainer.state.max_epochs = 1
+    trainer.fire_event(Events.STARTED)
+    assert started == [1]
 
 
 def test_a_restored_selection_does_not_overwrite_a_better_model(make_trainer: MakeTrainer, tmp_path: Path) -> None:
