@@ -27,7 +27,7 @@ class BestModel:
     As in the paper group's released code, epochs up to ``warmup_epochs`` count neither as best nor towards
     ``patience``. So that a short or interrupted training leaves weights all the same, the best of the warm-up is
     written too and is replaced by the first epoch after it. Without a validation set the newest generator is written
-    after every epoch.
+    every ``interval`` epochs.
 
     ``output_dir/model.pt`` is the raw state dict of ``network``, which MONAI Label, Deploy and the model zoo load as it
     is; what was exported from the weights it replaces is removed. ``output_dir/best_networks.pt`` holds all four
