@@ -1,6 +1,7 @@
-"""Make weights to ship with the bundle: data set, two trainings, evaluation, TorchScript and model card.
+"""Make weights to ship with the bundle: data set, trainings, evaluation, TorchScript and model card.
 
-The source is the folder of the 512-px CDD-CESM derivative, or one like it, with LE, DES, mask_LE, mask_DES and
+The recipe, two trainings, is run without some patients, on whom it is then measured, and again with all of them: the
+weights. The source is the folder of the 512-px CDD-CESM derivative, or one like it, with LE, DES, mask_LE, mask_DES and
 index.csv. The same command goes on after an interruption. Hours on a CPU; every command that it runs is shown.
 Exit code: 0 done, 1 a command failed, 2 a wrong option, 130 interrupted.
 Example: python scripts/make_weights.py --source data/cdd-cesm-512 --output runs/weights
@@ -30,7 +31,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "weights", metavar="DIR", help=text)
     text = "where the weights go (default: models)"
     parser.add_argument("--models", type=Path, default=ROOT / "models", metavar="DIR", help=text)
-    text = "values of the config for both trainings, to make a shorter one: --set max_epochs=1"
+    text = "values of the config for all trainings, to make a shorter one: --set max_epochs=1"
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=text)
     return parser
 
@@ -52,10 +53,12 @@ def make(recipe: Recipe) -> None:
     if not (recipe.data / "datalist.json").is_file():
         run(recipe.prepare(), accepted=(0, 3))  # 3: pairs were left out, as asked
     for stage in (0, 1):
-        run(recipe.train(stage))
-    keep_in_16_bits(recipe.stages[1] / "model.pt", recipe.weights)
+        run(recipe.train(stage, everybody=False))
     for section in ("validation", "test"):
         run(recipe.evaluate(section))
+    for stage in (0, 1):
+        run(recipe.train(stage, everybody=True))
+    keep_in_16_bits(recipe.final_stages[1] / "model.pt", recipe.weights)
     run(recipe.export())
     for path in write_card(recipe):
         print(f"written: {path}")

@@ -308,5 +308,6 @@ def test_the_data_hash_follows_the_content_and_not_the_folder(tmp_path: Path) ->
     first = data_hash(cases[0])
     assert first == data_hash(cases[1])
     assert (first["cases"], first["files"]) == (1, 2)
+    assert first == data_hash([*cases[0], *cases[0]]), "a case of two sections counts once"
     (tmp_path / "b" / "y.png").write_bytes(b"lAbel")
     assert data_hash(cases[1])["sha256"] != first["sha256"]

@@ -26,6 +26,8 @@ from tests.workflow import environment
 
 SHORT = ["max_epochs=1", "val_interval=1", "image_size=32", "network_def#width=4", "network_def#blocks=1"]
 
+TRAININGS = ("first", "second", "all_first", "all_second")
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
@@ -87,11 +89,17 @@ def test_the_short_recipe_makes_weights_that_load_and_a_card_that_counts(
     assert f"| PSNR [dB] | {model['psnr']['mean']:.2f}" in card
     assert (models / "model_card/cases.png").stat().st_size > 10_000
 
+    records = {name: json.loads((tmp_path / "out" / name / "run.json").read_text()) for name in TRAININGS}
+    counted = {name: record["data"]["cases"] for name, record in records.items()}
+    assert counted == dict(zip(TRAININGS, [len(cases) - len(tested)] * 2 + [len(cases)] * 2, strict=True))
+    trained = torch.load(tmp_path / "out/all_second/model.pt", weights_only=True)
+    assert all(torch.equal(trained[name].half().float(), tensor) for name, tensor in network.state_dict().items())
+
     first = {path.name: path.read_bytes() for path in models.rglob("*.*")}
-    trained = [tmp_path / "out" / stage / "run.json" for stage in ("first", "second")]
-    written = [path.stat().st_mtime_ns for path in trained]
+    kept = [tmp_path / "out" / name / "run.json" for name in TRAININGS]
+    written = [path.stat().st_mtime_ns for path in kept]
     assert make_weights.main(line) == 0
-    assert [path.stat().st_mtime_ns for path in trained] == written  # nothing is trained a second time
+    assert [path.stat().st_mtime_ns for path in kept] == written  # nothing is trained a second time
     again = {path.name: path.read_bytes() for path in models.rglob("*.*")}
     assert [name for name in first if first[name] != again[name]] == []
 

@@ -66,7 +66,8 @@ def test_the_metadata_have_the_means_of_the_cards_cases() -> None:
 
 
 @pytest.mark.slow
-def test_the_cases_of_the_card_come_out_as_it_says(shared_data: Path, tmp_path: Path) -> None:
+def test_the_weights_are_nearer_to_the_real_des_than_a_constant(shared_data: Path, tmp_path: Path) -> None:
+    """They have seen these cases: this tells that weights, scaling and configs fit, not how good they are."""
     root, rows = shared_data / "cdd-cesm-512", card_cases()
     names = rows.groupby("patient_id").head(1).index[:3]
     for kind in ("LE", "DES", "mask_LE", "mask_DES"):
@@ -82,7 +83,8 @@ def test_the_cases_of_the_card_come_out_as_it_says(shared_data: Path, tmp_path: 
     configs = ("train.json", "l1.yaml", "weights.yaml", "weights_256.yaml", "evaluate.json")
     place = {"dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "run"), "model_path": str(WEIGHTS)}
     workflow(*configs, run_id="evaluating", device="cpu", bundle_root=str(ROOT), resamples=0, **place).run()
-    found = pd.read_csv(tmp_path / "run" / "cases.csv").query("predictor == 'model'").set_index("source")
-    assert set(found.index) <= set(names)
-    for figure in ("psnr", "ssim", "lesion_mae", "lesion_contrast_virtual"):
-        assert [*found[figure]] == pytest.approx([*rows.loc[found.index, figure]], abs=2e-3), figure
+    found = pd.read_csv(tmp_path / "run" / "cases.csv").set_index("source")
+    model, constant = (found[found["predictor"] == name] for name in ("model", "breast_constant"))
+    assert len(model)
+    assert set(model.index) <= set(names)
+    assert (model["psnr"] > constant["psnr"]).all()

@@ -130,8 +130,11 @@ class RunRecord:
 
 
 def data_hash(cases: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Number of cases and files, and a SHA-256 over the content of every file in order, wherever the files lie."""
-    listed = list(cases)
+    """Number of cases and files, and a SHA-256 over the content of every file in order, wherever the files lie.
+
+    A case that is listed twice, for training and for validation, counts once.
+    """
+    listed = [*{str(case["image"]): case for case in cases}.values()]
     paths = [Path(str(case[key])) for case in listed for key in _FILE_KEYS if case.get(key)]
     total = hashlib.sha256()
     with thread_pool(min(8, os.cpu_count() or 1)) as pool:

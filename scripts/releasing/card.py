@@ -28,6 +28,7 @@ SHOWN = (
 )
 LOST = 0.5
 """A lesion is lost where less than this share of its contrast comes back."""
+_TRAININGS = ("first", "second", "first, all patients", "second, all patients")
 _FIGURES = ("val_breast_psnr", "val_lesion_mae", "val_contrast_recovery")
 
 
@@ -74,20 +75,22 @@ def card_cases(rows: pd.DataFrame) -> list[tuple[pd.Series, str]]:
 
 def _content(recipe: Recipe, rows: pd.DataFrame) -> dict[str, Any]:
     second = recipe.stages[1]
-    records = [_json(stage / "run.json") for stage in recipe.stages]
+    records = [_json(stage / "run.json") for stage in (*recipe.stages, *recipe.final_stages)]
     test, validation = (_json(folder / "summary.json")["predictors"] for folder in (second, second / "validation"))
     datalist = _json(recipe.data / "datalist.json")["cases"]
+    trained = len(datalist) - test["model"]["cases"] - validation["model"]["cases"]
+    pairs = (trained, trained, len(datalist), len(datalist))
     lost, enhancing = lost_lesions(rows)
     return {
         "sha256": sha256_of(recipe.weights),
         "cases": len(datalist),
         "patients": len({case["patient_id"] for case in datalist}),
-        "trained": len(datalist) - test["model"]["cases"] - validation["model"]["cases"],
+        "trained": trained,
         "validated": validation["model"]["cases"],
         "tested": test["model"]["cases"],
         "test_patients": test["model"]["patients"],
         "terms": [(term["_target_"].rpartition(".")[2], term["weight"]) for term in records[1]["config"]["terms"]],
-        "stages": [_stage(name, record) for name, record in zip(("first", "second"), records, strict=True)],
+        "stages": [_stage(*training) for training in zip(_TRAININGS, pairs, records, strict=True)],
         "command": "python scripts/make_weights.py --source FOLDER",
         "size": records[1]["settings"]["image_size"],
         "test_table": figures_table(test, SHOWN, by_metric=True),
@@ -100,11 +103,12 @@ def _content(recipe: Recipe, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _stage(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+def _stage(name: str, pairs: int, record: Mapping[str, Any]) -> dict[str, Any]:
     machine = record["machine"]
     devices = ", ".join(machine["gpus"]) or f"CPU, {machine['threads']} of {machine['cores']} cores"
     return {
         "name": name,
+        "pairs": pairs,
         "size": record["settings"]["image_size"],
         "epochs": record["epoch"],
         "best": record["best"]["epoch"],
@@ -120,7 +124,7 @@ def _picture(run: Path, row: pd.Series, why: str) -> Picture:
 
 
 def _curves(histories: Sequence[pd.DataFrame]) -> Figure:
-    """Validation figures over the epochs of both trainings, one after the other."""
+    """Validation figures over the epochs of the trainings that leave patients out, one after the other."""
     figure = Figure(figsize=(10, 3), layout="constrained")
     for ax, name in zip(figure.subplots(1, len(_FIGURES)), _FIGURES, strict=True):
         before = 0

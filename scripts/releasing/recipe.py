@@ -21,6 +21,7 @@ __all__ = ["CONFIGS", "ROOT", "Recipe", "keep_in_16_bits", "run"]
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ("configs/train.json", "configs/l1.yaml", "configs/weights.yaml")
 SECOND = "configs/weights_256.yaml"
+EVERYBODY = "configs/weights_all.yaml"
 _NAME = "512-px CDD-CESM derivative"
 
 
@@ -28,11 +29,14 @@ _NAME = "512-px CDD-CESM derivative"
 class Recipe:
     """Where everything lies.
 
+    The two trainings are done twice: without the test and validation patients, to choose the epoch and to measure the
+    recipe, and then with all patients, which gives the weights.
+
     Args:
         source: folder with ``LE``, ``DES``, ``mask_LE``, ``mask_DES`` and ``index.csv``.
-        output: folder of the data set and both trainings.
+        output: folder of the data set and the trainings.
         models: folder of the weights, their TorchScript and, in ``model_card``, what is said of them.
-        overrides: values of the config for both trainings, by id, to make a shorter one.
+        overrides: values of the config for all trainings, by id, to make a shorter one.
     """
 
     source: Path
@@ -47,8 +51,13 @@ class Recipe:
 
     @property
     def stages(self) -> tuple[Path, Path]:
-        """Folders of both trainings."""
+        """Folders of the trainings that leave patients out, at 128 and at 256 pixels."""
         return self.output / "first", self.output / "second"
+
+    @property
+    def final_stages(self) -> tuple[Path, Path]:
+        """Folders of the same trainings with all patients."""
+        return self.output / "all_first", self.output / "all_second"
 
     @property
     def weights(self) -> Path:
@@ -69,16 +78,17 @@ class Recipe:
         return ["scripts/prepare_data.py", "pairs", *folders, *table, "--folds", "10", "--name", _NAME,
                 "--output", str(self.data)]  # fmt: skip
 
-    def train(self, stage: int) -> list[str]:
+    def train(self, stage: int, *, everybody: bool) -> list[str]:
         """The command of the first training (0) or of the second one (1), which starts from the first's networks."""
-        configs = [*CONFIGS, *([SECOND] if stage else [])]
-        more = {"initial_weights": self.stages[0] / "best_networks.pt"} if stage else {}
-        return self._bundle("training", configs, stage, {**more, "resume": True})
+        configs = [*CONFIGS, *([SECOND] if stage else []), *([EVERYBODY] if everybody else [])]
+        folders = self.final_stages if everybody else self.stages
+        more = {"initial_weights": folders[0] / "best_networks.pt"} if stage else {}
+        return self._bundle("training", configs, folders[stage], {**more, "resume": True})
 
     def evaluate(self, section: str) -> list[str]:
-        """The command that scores the weights in ``models`` on ``test`` or ``validation`` patients."""
-        configs = [*CONFIGS, SECOND, "configs/evaluate.json"]
-        return self._bundle("evaluating", configs, 1, {"section": section, "model_path": self.weights})
+        """The command that scores what was trained without the ``test`` and ``validation`` patients on one of them."""
+        folder = self.stages[1]
+        return self._bundle("evaluating", [*CONFIGS, SECOND, "configs/evaluate.json"], folder, {"section": section})
 
     def export(self) -> list[str]:
         """The command that writes the TorchScript."""
@@ -86,8 +96,8 @@ class Recipe:
         options = [word for name, value in own.items() for word in (f"--{name}", value)]
         return ["scripts/export.py", "--model-path", str(self.weights), *options]
 
-    def _bundle(self, what: str, configs: Sequence[str], stage: int, more: Mapping[str, Any]) -> list[str]:
-        place = {"bundle_root": ROOT, "dataset_dir": self.data, "output_dir": self.stages[stage]}
+    def _bundle(self, what: str, configs: Sequence[str], folder: Path, more: Mapping[str, Any]) -> list[str]:
+        place = {"bundle_root": ROOT, "dataset_dir": self.data, "output_dir": folder}
         options = {**place, **more, **self.overrides}
         files = str([str(ROOT / name) for name in configs])
         line = ["-m", "monai.bundle", "run", what, "--config_file", files]
