@@ -82,7 +82,7 @@ def test_the_weights_are_nearer_to_the_real_des_than_a_constant(shared_data: Pat
     assert prepare_data.main([*line, "--output", str(tmp_path / "data"), "--quiet", "--workers", "1"]) == 0
     configs = ("train.json", "l1.yaml", "weights.yaml", "weights_256.yaml", "evaluate.json")
     place = {"dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "run"), "model_path": str(WEIGHTS)}
-    workflow(*configs, run_id="evaluating", device="cpu", bundle_root=str(ROOT), resamples=0, **place).run()
+    workflow(*configs, run_id="evaluating", device="cpu", bundle_root=str(ROOT), resamples=20, **place).run()
     found = pd.read_csv(tmp_path / "run" / "cases.csv").set_index("source")
     model, constant = (found[found["predictor"] == name] for name in ("model", "breast_constant"))
     assert len(model)
