@@ -109,6 +109,11 @@ def test_every_sample_of_those_figures_is_the_figure_of_the_drawn_patients() -> 
     assert figures(frame, resampling)["enhancement_auc"]["low"] == pytest.approx(np.median(aucs))
 
 
+def test_no_samples_are_refused_with_what_to_set() -> None:
+    with pytest.raises(ValueError, match="set resamples to 1 or more"):
+        Resampling(resamples=0)
+
+
 def test_one_patient_has_figures_but_no_interval() -> None:
     found = figures(rows(1, views=4), RESAMPLING)["psnr"]
     assert math.isfinite(found["mean"])

@@ -38,11 +38,18 @@ class Resampling:
         resamples: number of samples.
         confidence: share of the samples inside an interval.
         seed: of the random numbers; the same cases give the same interval.
+
+    Raises:
+        ValueError: fewer than one sample.
     """
 
     resamples: int = 2000
     confidence: float = 0.95
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise ValueError(f"intervals of {self.resamples} bootstrap samples; set resamples to 1 or more, as 2000")
 
     def row_weights(self, patients: pd.Series[str]) -> Array:
         """How often each row counts in each sample, ``(resamples, rows)``: all rows of a patient equally often."""
