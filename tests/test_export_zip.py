@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import monai.bundle
@@ -82,20 +81,24 @@ def test_the_configs_inside_build_the_network_of_the_weights(source: Source, tmp
         inside = json.loads(content[f"configs/{name}"])
         assert (inside["network_def"]["width"], inside["network_def"]["blocks"], inside["image_size"]) == (4, 1, 32)
         assert {key for key in original if original[key] != inside[key]} == {"network_def", "image_size"}
-    assert content["configs/metadata.json"] == (ROOT / "configs" / "metadata.json").read_bytes()
 
 
-def test_the_model_card_goes_with_the_weights_that_it_is_about_alone(source: Source, tmp_path: Path) -> None:
+def test_the_model_card_and_its_figures_go_with_the_weights_that_they_are_about_alone(
+    source: Source, tmp_path: Path
+) -> None:
     root = tmp_path / "root"
     shutil.copytree(ROOT / "configs", root / "configs")
     for name in ("LICENSE", "models/README.md", "models/model_card/README.md", "models/model_card/cases.csv"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("other weights")
-    source = replace(source, root=root)
-    assert not [name for name in zipped(source, tmp_path) if "model_card" in name]
+    others = zipped(read_source(source.weights, OVERRIDES, root), tmp_path)
+    assert not [name for name in others if "model_card" in name]
+    assert json.loads(others["configs/metadata.json"])["eval_metrics"] == {}
     (root / "models/model_card/README.md").write_text(f"about {source.weights_sha256}")
-    inside = {name for name in zipped(source, tmp_path) if "model_card" in name}
+    own = zipped(read_source(source.weights, OVERRIDES, root), tmp_path)
+    inside = {name for name in own if "model_card" in name}
     assert inside == {"models/model_card/README.md", "models/model_card/cases.csv"}
+    assert json.loads(own["configs/metadata.json"]) == json.loads((ROOT / "configs" / "metadata.json").read_text())
 
 
 def test_large_weights_are_named_in_a_file_from_which_monai_downloads_them(source: Source, tmp_path: Path) -> None:

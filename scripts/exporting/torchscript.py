@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bundle.exports import RECORD, recorded, stale_reason
 from bundle.files import atomic_path
 from scripts.exporting.comparison import Run, check_agreement
-from scripts.exporting.source import ROOT, Source, read_configs
+from scripts.exporting.source import ROOT, Source, read_config, read_metadata
 
 __all__ = ["outdated_reason", "write_torchscript"]
 
@@ -66,7 +66,8 @@ def outdated_reason(weights: Path, overrides: Mapping[str, Any], root: Path = RO
     stale = stale_reason(weights)
     if record is None or stale:
         return stale
-    config, metadata = read_configs(overrides or record["overrides"], root)
+    config = read_config(overrides or record["overrides"], root)
+    metadata = read_metadata(record["weights_sha256"], root)
     with zipfile.ZipFile(path) as archive:
         for name, content in (("inference.json", config), ("metadata.json", metadata)):
             if json.loads(archive.read(f"{path.stem}/extra/{name}")) != json.loads(json.dumps(content)):

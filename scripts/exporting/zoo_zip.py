@@ -13,14 +13,13 @@ from monai.bundle import ConfigParser
 from bundle.files import atomic_path, json_text, sha256_of, write_text
 from scripts.config_values import with_overrides
 from scripts.exporting.sbom import SBOM, sbom_text
-from scripts.exporting.source import Source
+from scripts.exporting.source import CARD, Source, has_card
 
 __all__ = ["NAME", "write_zip", "zip_path"]
 
 NAME = "cesm_virtual_contrast"
 _FOLDERS = ("bundle", "configs", "docs")
 _FILES = ("LICENSE", "models/README.md")
-_CARD = "models/model_card"
 _KINDS = {".py", ".json", ".yaml", ".conf", ".md", ".txt", ".csv", ".png", ".svg", ".jpg"}
 _BASE_PACKAGES = {"torch": "pytorch_version", "monai": "monai_version", "numpy": "numpy_version"}
 _MEGABYTE = 1_000_000
@@ -38,10 +37,10 @@ def write_zip(
 
     That is the code that configs name, the configs with the overrides of ``source`` written into them, the documents,
     the licence, ``requirements.txt`` from the versions in ``metadata.json``, a list of all that is inside and needed
-    (``sbom.cdx.json``), both forms of the weights, and the model card if it is about these weights. Weights of more
-    than ``max_megabytes`` are left out and named in ``large_files.yml``. The same files give the same bytes: names are
-    sorted, times and permissions fixed, nothing is compressed. Beside the zip stands its SHA-256, as ``sha256sum
-    --check`` reads it.
+    (``sbom.cdx.json``), both forms of the weights, and the model card with its figures if it is about these weights.
+    Weights of more than ``max_megabytes`` are left out and named in ``large_files.yml``. The same files give the same
+    bytes: names are sorted, times and permissions fixed, nothing is compressed. Beside the zip stands its SHA-256, as
+    ``sha256sum --check`` reads it.
 
     Returns:
         Paths of the weights that have to be put at ``weights_url``.
@@ -73,17 +72,13 @@ def write_zip(
 
 
 def _texts(source: Source) -> dict[str, bytes]:
-    folders = (*_FOLDERS, _CARD) if _has_card(source) else _FOLDERS
+    folders = (*_FOLDERS, CARD) if has_card(source.weights_sha256, source.root) else _FOLDERS
     found = [file for folder in folders for file in (source.root / folder).rglob("*") if _is_wanted(file, source.root)]
     files = {file.relative_to(source.root).as_posix(): file for file in [*found, *map(source.root.joinpath, _FILES)]}
     content = {name: file.read_bytes() for name, file in files.items()}
+    content["configs/metadata.json"] = json_text(source.metadata).encode()
     content["requirements.txt"] = _requirements(source.metadata).encode()
     return content | _changed_configs(source)
-
-
-def _has_card(source: Source) -> bool:
-    card = source.root / _CARD / "README.md"
-    return card.is_file() and source.weights_sha256 in card.read_text(encoding="utf-8")
 
 
 def _is_wanted(file: Path, root: Path) -> bool:
