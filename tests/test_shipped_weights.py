@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from bundle.exports import stale_reason
 from bundle.files import sha256_of
 from bundle.metrics import summarise
 from bundle.saved_state import load_saved
@@ -20,7 +21,7 @@ from tests.workflow import CONFIGS, workflow
 
 WEIGHTS = ROOT / "models" / "model.pt"
 CARD = ROOT / "models" / "model_card"
-pytestmark = pytest.mark.skipif(not CARD.is_dir(), reason="no weights come with this version, so they have no card")
+METADATA = json.loads((CONFIGS / "metadata.json").read_text(encoding="utf-8"))
 
 
 def card_cases() -> pd.DataFrame:
@@ -52,6 +53,13 @@ def test_the_torchscript_is_the_same_network(network: torch.nn.Module) -> None:
         torch.testing.assert_close(found, network(image), rtol=0, atol=1e-5)
 
 
+def test_the_torchscript_says_of_itself_what_the_metadata_say() -> None:
+    assert stale_reason(WEIGHTS) is None
+    files = {"metadata.json": ""}
+    torch.jit.load(str(WEIGHTS.with_suffix(".ts")), _extra_files=files)
+    assert json.loads(files["metadata.json"])["eval_metrics"] == METADATA["eval_metrics"]
+
+
 def test_the_card_is_about_these_weights_which_need_no_large_files() -> None:
     assert sha256_of(WEIGHTS) in (CARD / "README.md").read_text(encoding="utf-8")
     assert WEIGHTS.stat().st_size < 25_000_000
@@ -59,7 +67,7 @@ def test_the_card_is_about_these_weights_which_need_no_large_files() -> None:
 
 
 def test_the_metadata_have_the_means_of_the_cards_cases() -> None:
-    claimed = json.loads((CONFIGS / "metadata.json").read_text(encoding="utf-8"))["eval_metrics"]
+    claimed = METADATA["eval_metrics"]
     assert len(claimed) > 5
     measured = summarise(card_cases())
     assert claimed == pytest.approx({name: measured[name] for name in claimed}, abs=0.006)
