@@ -1,5 +1,7 @@
 """Print the figures of a study as tables in Markdown: every arm, and its difference from the first one.
 
+With ``--by`` the figures of groups of cases instead, such as those with one kind of lesion.
+
 Exit code: 0 done, 2 there is no finished study.
 Example: python scripts/study_table.py runs/cv
 """
@@ -16,7 +18,7 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.arguments import command_parser
-from scripts.evidence.markdown import differences_table, figures_table
+from scripts.evidence.markdown import differences_table, figures_table, strata_table
 
 METRICS = (
     *("psnr", "ssim", "breast_psnr", "lesion_psnr", "lesion_mae", "lesion_contrast_r", "contrast_recovery"),
@@ -32,6 +34,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--metrics", nargs="+", default=list(METRICS), metavar="NAME", help="figures of docs/metrics.md"
     )
     parser.add_argument("--reference", metavar="ARM", help="what the others are compared with (default: the first arm)")
+    parser.add_argument("--by", metavar="STRATUM", help="groups of cases: view, density, lesion_kind, lesion_size ...")
     return parser
 
 
@@ -41,10 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.study / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        tables = [figures_table(summary["predictors"], options.metrics)]
-        tables.append(differences_table(summary, options.metrics, options.reference))
+        if options.by is not None:
+            tables = [strata_table(summary["predictors"], options.by, options.metrics)]
+        else:
+            tables = [figures_table(summary["predictors"], options.metrics)]
+            tables.append(differences_table(summary, options.metrics, options.reference))
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"study_table: {path}: {type(error).__name__}: {error}. Run the study to its end.", file=sys.stderr)
+        return 2
+    except LookupError as error:
+        print(f"study_table: {path}: {error}", file=sys.stderr)
         return 2
     print("\n\n".join(tables))
     return 0

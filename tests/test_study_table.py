@@ -67,3 +67,23 @@ def test_differences_are_bold_where_the_interval_excludes_zero(
 def test_a_study_that_is_not_finished_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert "Run the study to its end" in capsys.readouterr().err
+
+
+def test_groups_of_cases_have_a_row_for_each_predictor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = {
+        "malignant": {"cases": 7, "metrics": {"ssim": figure(0.25, 0.125, 0.375)}},
+        "non_mass": {"cases": 2, "metrics": {}},
+    }
+    predictors = {
+        "baseline": {"metrics": {}, "strata": {"lesion_kind": kinds, "view": {}}},
+        "le_copy": {"metrics": {}, "strata": {"lesion_kind": kinds}},
+    }
+    (tmp_path / "summary.json").write_text(json.dumps({"predictors": predictors, "comparisons": []}))
+    assert main([str(tmp_path), "--metrics", "ssim", "--by", "lesion_kind"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[1:] for row in rows[2:]] == [
+        ["malignant", "7", "0.250<br>0.125 to 0.375 |"],
+        ["non_mass", "2", "none |"],
+    ] * 2
+    assert main([str(tmp_path), "--by", "age"]) == 2
+    assert "not grouped by 'age', but by lesion_kind, view" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from bundle.predictors import PREDICTOR_NAMES
 from scripts.evidence.report_metrics import metric_of
 from scripts.evidence.report_tables import name_of
 
-__all__ = ["differences_table", "figures_table", "interval_cell", "markdown"]
+__all__ = ["differences_table", "figures_table", "interval_cell", "markdown", "strata_table"]
 
 Cells = list[list[str]]
 
@@ -27,6 +27,28 @@ def figures_table(predictors: Mapping[str, Mapping[str, Any]], metrics: Sequence
         cells = [interval_cell(one["metrics"].get(metric), metric_of(metric).digits) for metric in metrics]
         rows.append([name_of(name), *cells])
     return markdown([list(column) for column in zip(*rows, strict=True)] if by_metric else rows)
+
+
+def strata_table(predictors: Mapping[str, Mapping[str, Any]], stratum: str, metrics: Sequence[str]) -> str:
+    """Mean and interval of each figure in each group of cases: a row for each predictor and group.
+
+    Args:
+        predictors: ``predictors`` of a ``summary.json``.
+        stratum: what the cases are grouped by, such as ``lesion_kind``.
+        metrics: names of the figures, in their order.
+
+    Raises:
+        LookupError: the summary does not group its cases by that.
+    """
+    rows = [["", "", "cases", *(metric_of(name).label for name in metrics)]]
+    for name, one in predictors.items():
+        for group, figures in one["strata"].get(stratum, {}).items():
+            cells = [interval_cell(figures["metrics"].get(metric), metric_of(metric).digits) for metric in metrics]
+            rows.append([name_of(name), group, str(figures["cases"]), *cells])
+    if len(rows) == 1:
+        known = ", ".join(dict.fromkeys(key for one in predictors.values() for key in one["strata"])) or "nothing"
+        raise LookupError(f"cases are not grouped by {stratum!r}, but by {known}")
+    return markdown(rows)
 
 
 def differences_table(summary: Mapping[str, Any], metrics: Sequence[str], reference: str | None = None) -> str:
