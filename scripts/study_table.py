@@ -2,7 +2,7 @@
 
 With ``--by`` the figures of groups of cases instead, such as those with one kind of lesion.
 
-Exit code: 0 done, 2 there is no finished study.
+Exit code: 0 done, 2 there is no finished study, or no such group.
 Example: python scripts/study_table.py runs/cv
 """
 
