@@ -33,8 +33,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics", nargs="+", default=list(METRICS), metavar="NAME", help="figures of docs/metrics.md"
     )
-    parser.add_argument("--reference", metavar="ARM", help="what the others are compared with (default: the first arm)")
-    parser.add_argument("--by", metavar="STRATUM", help="groups of cases: view, density, lesion_kind, lesion_size ...")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--reference", metavar="ARM", help="what the others are compared with (default: the first arm)")
+    either.add_argument("--by", metavar="STRATUM", help="groups of cases: view, density, lesion_kind, lesion_size ...")
     return parser
 
 

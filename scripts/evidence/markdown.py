@@ -7,7 +7,7 @@ from typing import Any
 
 from bundle.predictors import PREDICTOR_NAMES
 from scripts.evidence.report_metrics import metric_of
-from scripts.evidence.report_tables import name_of
+from scripts.evidence.report_tables import level_name, name_of
 
 __all__ = ["differences_table", "figures_table", "interval_cell", "markdown", "strata_table"]
 
@@ -30,7 +30,7 @@ def figures_table(predictors: Mapping[str, Mapping[str, Any]], metrics: Sequence
 
 
 def strata_table(predictors: Mapping[str, Mapping[str, Any]], stratum: str, metrics: Sequence[str]) -> str:
-    """Mean and interval of each figure in each group of cases: a row for each predictor and group.
+    """Mean and interval of each figure in each level of a stratum: a row for each predictor and level.
 
     Args:
         predictors: ``predictors`` of a ``summary.json``.
@@ -42,9 +42,9 @@ def strata_table(predictors: Mapping[str, Mapping[str, Any]], stratum: str, metr
     """
     rows = [["", "", "cases", *(metric_of(name).label for name in metrics)]]
     for name, one in predictors.items():
-        for group, figures in one["strata"].get(stratum, {}).items():
+        for level, figures in one["strata"].get(stratum, {}).items():
             cells = [interval_cell(figures["metrics"].get(metric), metric_of(metric).digits) for metric in metrics]
-            rows.append([name_of(name), group, str(figures["cases"]), *cells])
+            rows.append([name_of(name), level_name(level), str(figures["cases"]), *cells])
     if len(rows) == 1:
         known = ", ".join(dict.fromkeys(key for one in predictors.values() for key in one["strata"])) or "nothing"
         raise LookupError(f"cases are not grouped by {stratum!r}, but by {known}")
