@@ -19,8 +19,9 @@ if __package__ in (None, ""):  # run as a file: the bundle's root is not on the 
 
 from scripts.arguments import command_parser
 from scripts.evidence.markdown import differences_table, figures_table, strata_table
+from scripts.evidence.report_metrics import METRICS
 
-METRICS = (
+SHOWN = (
     *("psnr", "ssim", "breast_psnr", "lesion_psnr", "lesion_mae", "lesion_contrast_r", "contrast_recovery"),
     *("enhancement_auc", "false_enhancement"),
 )
@@ -30,8 +31,9 @@ def argument_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = command_parser(__doc__)
     parser.add_argument("study", type=Path, metavar="STUDY", help="output folder of scripts/cross_validate.py")
+    figures = "figures of docs/metrics.md"
     parser.add_argument(
-        "--metrics", nargs="+", default=list(METRICS), metavar="NAME", help="figures of docs/metrics.md"
+        "--metrics", nargs="+", default=list(SHOWN), choices=list(METRICS), metavar="NAME", help=figures
     )
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--reference", metavar="ARM", help="what the others are compared with (default: the first arm)")

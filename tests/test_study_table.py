@@ -87,3 +87,9 @@ def test_groups_of_cases_have_a_row_for_each_predictor(tmp_path: Path, capsys: p
     ] * 2
     assert main([str(tmp_path), "--by", "age"]) == 2
     assert "not grouped by 'age', but by lesion_kind, view" in capsys.readouterr().err
+
+
+def test_a_figure_that_does_not_exist_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--metrics", "lesion_mea"])
+    assert "'lesion_mea'" in capsys.readouterr().err
