@@ -46,7 +46,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default="cuda:0" if torch.cuda.is_available() else "cpu", help="such as cpu, cuda:0"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"enhancement_reference: {error}", file=sys.stderr)
         return 2
-    classifier = Classifier(options.epochs, seed=options.seed, device=options.device)
+    classifier = Classifier(options.epochs, seed=options.seed, device=options.device, progress=not options.quiet)
     enhancing, folds = (torch.tensor(lesions[name].to_numpy().astype(int)) for name in ("enhances", "fold"))
     lesions["score"] = held_out_scores(patches, enhancing.bool(), folds, classifier).numpy()
     print(table_of(lesions))

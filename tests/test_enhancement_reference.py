@@ -90,10 +90,15 @@ def both_kinds(tiny_dataset: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_command_prints_an_auc_with_its_interval(both_kinds: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = [str(both_kinds), "--image-size", "32", "--epochs", "2", "--quiet", "--device", "cpu"]
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_command_prints_an_auc_with_its_interval(
+    both_kinds: Path, quiet: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [str(both_kinds), "--image-size", "32", "--epochs", "2", "--device", "cpu", *["--quiet"] * quiet]
     assert enhancement_reference.main(line) == 0
-    name, bright, still, auc = capsys.readouterr().out.splitlines()[2].strip("| ").split(" | ")
+    table, bars = capsys.readouterr()
+    name, bright, still, auc = table.splitlines()[2].strip("| ").split(" | ")
+    assert [word in bars for word in ("lesions", "folds", "epochs")] == [not quiet] * 3
     cases = json.loads((both_kinds / "datalist.json").read_text())["cases"]
     assert (name, int(bright) + int(still)) == ("all", len(cases))
     assert 0 <= float(auc.split("<br>")[0]) <= 1

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
 
 from bundle.metrics import ENHANCING_CNR, FIELD_OF_VIEW_MM, case_metrics
 from scripts.explaining.source import Case
@@ -54,12 +55,14 @@ class Classifier:
         learning_rate: its highest value.
         seed: of weights, order and flips.
         device: where.
+        progress: show bars of the folds and epochs.
     """
 
     epochs: int = 40
     learning_rate: float = 2e-3
     seed: int = 0
     device: str = "cpu"
+    progress: bool = False
 
     def scores(self, train: Tensor, enhancing: Tensor, test: Tensor) -> Tensor:
         """Train on patches ``(N, 2, S, S)`` with ``enhancing`` ``(N,)`` bool; return a score of each ``test`` patch."""
@@ -77,7 +80,7 @@ class Classifier:
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
         steps = self.epochs * len(batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps)
-        for _ in range(self.epochs):
+        for _ in tqdm(range(self.epochs), desc="epochs", leave=False, disable=not self.progress):
             for some, enhancing in batches:
                 logits = network(_flipped(some))[:, 0]
                 loss = functional.binary_cross_entropy_with_logits(logits, enhancing)
@@ -93,7 +96,7 @@ def held_out_scores(patches: Tensor, enhancing: Tensor, folds: Tensor, classifie
     Scores of several folds are made comparable: each fold's are replaced by their ranks, from 0 to 1.
     """
     scores = torch.empty(len(patches))
-    for fold in folds.unique():
+    for fold in tqdm(folds.unique(), desc="folds", disable=not classifier.progress):
         own = folds == fold
         found = classifier.scores(patches[~own], enhancing[~own], patches[own])
         scores[own] = torch.from_numpy(rankdata(found) - 1).float() / max(1, len(found) - 1)
