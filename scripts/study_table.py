@@ -1,8 +1,9 @@
 """Print the figures of a study as tables in Markdown: every arm, and its difference from the first one.
 
-With ``--by`` the figures of groups of cases instead, such as those with one kind of lesion.
+With ``--by`` the figures of groups of cases instead, such as those with one kind of lesion. With ``--enhancement`` the
+enhancement AUC of each kind of lesion: those that enhance against the lesions of all kinds that do not.
 
-Exit code: 0 done, 2 there is no finished study, or no such group.
+Exit code: 0 done, 2 there is no finished study, no such group, or nothing to tell apart.
 Example: python scripts/study_table.py runs/cv
 """
 
@@ -11,14 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # run as a file: the bundle's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bundle.metrics.intervals import Resampling
 from scripts.arguments import command_parser
+from scripts.evidence.enhancement import enhancement_table
 from scripts.evidence.markdown import differences_table, figures_table, strata_table
+from scripts.evidence.report_load import read_evidence
 from scripts.evidence.report_metrics import METRICS
 
 SHOWN = (
@@ -38,7 +43,12 @@ def argument_parser() -> argparse.ArgumentParser:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--reference", metavar="ARM", help="what the others are compared with (default: the first arm)")
     either.add_argument("--by", metavar="STRATUM", help="groups of cases: view, density, lesion_kind, lesion_size ...")
+    either.add_argument("--enhancement", action="store_true", help="enhancement AUC of each kind of lesion")
     return parser
+
+
+def _resampling(intervals: Mapping[str, Any]) -> Resampling:
+    return Resampling(resamples=intervals["resamples"], confidence=intervals["confidence"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.study / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        if options.by is not None:
+        if options.enhancement:
+            evidence = read_evidence(options.study)
+            tables = [enhancement_table(evidence.cases, evidence.names, _resampling(summary["intervals"]))]
+        elif options.by is not None:
             tables = [strata_table(summary["predictors"], options.by, options.metrics)]
         else:
             tables = [figures_table(summary["predictors"], options.metrics)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def differences_table(summary: Mapping[str, Any], metrics: Sequence[str], refere
 def interval_cell(figure: Mapping[str, float | None] | None, digits: int) -> str:
     """Mean, and below it the interval; ``none`` where there is no figure."""
     mean, low, high = ((figure or {}).get(key) for key in ("mean", "low", "high"))
-    if mean is None:
+    if mean is None or math.isnan(mean):
         return "none"
     return _fixed(mean, digits) + (
         f"<br>{_fixed(low, digits)} to {_fixed(high, digits)}" if None not in (low, high) else ""
