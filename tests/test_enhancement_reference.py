@@ -104,6 +104,24 @@ def test_the_command_prints_an_auc_with_its_interval(
     assert 0 <= float(auc.split("<br>")[0]) <= 1
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_classifier_is_told_the_outline_unless_that_is_ruled_out(
+    both_kinds: Path, hidden: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def scores(patches: torch.Tensor, enhancing: torch.Tensor, *_: object) -> torch.Tensor:
+        seen.append(patches)
+        return enhancing.float()
+
+    monkeypatch.setattr(enhancement_reference, "held_out_scores", scores)
+    line = [str(both_kinds), "--image-size", "32", "--quiet", "--device", "cpu", *["--no-outline"] * hidden]
+    assert enhancement_reference.main(line) == 0
+    image, outline = seen[0].unbind(1)
+    assert (outline == 0).all() if hidden else (outline.sum((1, 2)) > 0).all()
+    assert image.std() > 0
+
+
 def test_a_data_set_with_lesions_of_one_kind_alone_is_refused(
     tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
