@@ -3,9 +3,8 @@
 The enhancement AUC of a virtual DES cannot be better than what the LE image shows. Here a small classifier is given
 each lesion of a data set with its outline, trained on the other folds, and scored on the lesions of the fold; a lesion
 enhances if its contrast in the real DES exceeds the standard deviation in the ring around it. With few lesions the
-classifier, too, learns less than there is to see. The outline may itself tell the kinds of
-lesions apart: a virtual DES, which is made without it, is better compared with ``--no-outline``, where the classifier
-is told the place only.
+classifier, too, learns less than there is to see. The outline may itself tell the kinds of lesions apart: a virtual
+DES, which is made without it, is better compared with ``--no-outline``, where the classifier is told the place only.
 DATA is a data set with folds, lesion masks, and lesions of both kinds, such as the phantom. Prints a table in Markdown.
 Exit code: 0 done, 1 the data were refused, 2 something is missing or does not fit.
 Example: python scripts/enhancement_reference.py data/phantom --image-size 128

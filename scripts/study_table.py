@@ -37,9 +37,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     parser.add_argument("study", type=Path, metavar="STUDY", help="output folder of scripts/cross_validate.py")
     figures = "figures of docs/metrics.md"
-    parser.add_argument(
-        "--metrics", nargs="+", default=list(SHOWN), choices=list(METRICS), metavar="NAME", help=figures
-    )
+    parser.add_argument("--metrics", nargs="+", choices=list(METRICS), metavar="NAME", help=figures)
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--reference", metavar="ARM", help="what the others are compared with (default: the first arm)")
     either.add_argument("--by", metavar="STRATUM", help="groups of cases: view, density, lesion_kind, lesion_size ...")
@@ -53,7 +51,11 @@ def _resampling(intervals: Mapping[str, Any]) -> Resampling:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    options = argument_parser().parse_args(arguments)
+    parser = argument_parser()
+    options = parser.parse_args(arguments)
+    if options.enhancement and options.metrics:
+        parser.error("--enhancement prints one figure: leave --metrics out")
+    metrics = options.metrics or SHOWN
     path = options.study / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -61,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             evidence = read_evidence(options.study)
             tables = [enhancement_table(evidence.cases, evidence.names, _resampling(summary["intervals"]))]
         elif options.by is not None:
-            tables = [strata_table(summary["predictors"], options.by, options.metrics)]
+            tables = [strata_table(summary["predictors"], options.by, metrics)]
         else:
-            tables = [figures_table(summary["predictors"], options.metrics)]
-            tables.append(differences_table(summary, options.metrics, options.reference))
+            tables = [figures_table(summary["predictors"], metrics)]
+            tables.append(differences_table(summary, metrics, options.reference))
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"study_table: {path}: {type(error).__name__}: {error}. Run the study to its end.", file=sys.stderr)
         return 2

@@ -88,3 +88,9 @@ def test_the_command_prints_it_for_a_study_and_refuses_a_folder_without_one(
     assert main([str(tmp_path), "--enhancement"]) == 0
     expected = enhancement_table(cases, ["second", "first"], Resampling(50, confidence=0.9))
     assert capsys.readouterr().out == f"{expected}\n"
+
+
+def test_other_figures_cannot_be_asked_for_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--enhancement", "--metrics", "psnr"])
+    assert "leave --metrics out" in capsys.readouterr().err

@@ -37,7 +37,9 @@ def enhancement_table(cases: pd.DataFrame, names: Sequence[str], resampling: Res
     rows = cases.reindex(columns=_COLUMNS)
     bright, still = rows["lesion_cnr_real"] > ENHANCING_CNR, rows["lesion_cnr_real"] <= ENHANCING_CNR
     if not (bright.any() and still.any()):
-        raise LookupError("an enhancement AUC needs lesions that enhance and lesions that do not; here are none of one")
+        raise LookupError(
+            "an enhancement AUC needs lesions that enhance and lesions that do not; one of both is missing"
+        )
     kinds = rows["lesion_kind"].astype(object).fillna("").astype(str)
     groups = {"all": bright} | {kind: bright & (kinds == kind) for kind in sorted(set(kinds[bright]) - {""})}
     cells = [["lesions that enhance", "number", "that do not", *map(name_of, names)]]
