@@ -45,10 +45,6 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _resampling(intervals: Mapping[str, Any]) -> Resampling:
-    return Resampling(resamples=intervals["resamples"], confidence=intervals["confidence"])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argument_parser()
@@ -61,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         summary = json.loads(path.read_text(encoding="utf-8"))
         if options.enhancement:
             evidence = read_evidence(options.study)
-            tables = [enhancement_table(evidence.cases, evidence.names, _resampling(summary["intervals"]))]
+            tables = [enhancement_table(evidence.cases, evidence.names, _resampling(evidence.intervals))]
         elif options.by is not None:
             tables = [strata_table(summary["predictors"], options.by, metrics)]
         else:
@@ -75,6 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print("\n\n".join(tables))
     return 0
+
+
+def _resampling(intervals: Mapping[str, Any]) -> Resampling:
+    return Resampling(resamples=intervals["resamples"], confidence=intervals["confidence"])
 
 
 if __name__ == "__main__":
